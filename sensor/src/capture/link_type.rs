@@ -1,0 +1,35 @@
+//! What the first bytes of a frame are.
+//!
+//! Authority: the LINKTYPE registry of tcpdump.org.
+
+/// A link-layer header type that [`crate::packet`] can read, or that it refuses by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum LinkType {
+    /// Ethernet (1).
+    Ethernet,
+    /// Linux cooked capture version 1 (113).
+    LinuxSll,
+    /// Linux cooked capture version 2 (276).
+    LinuxSll2,
+    /// Raw IP, version told by its first nibble (12, 14, 101, and 228, 229 for one version).
+    Raw,
+    /// BSD loopback, family in either byte order (0).
+    Null,
+    /// OpenBSD loopback, family in network byte order (108).
+    Loop,
+    /// PPP, with or without HDLC framing bytes (9, 50).
+    Ppp,
+    /// PPPoE session or discovery without Ethernet (51).
+    Pppoe,
+    /// Cisco HDLC (104).
+    CiscoHdlc,
+    /// IEEE 802.11 (105).
+    Ieee80211,
+    /// IEEE 802.11 with a radiotap header (127).
+    Radiotap,
+    /// Linux netfilter log (239).
+    Nflog,
+    /// Anything else: its frames are refused and counted.
+    Unsupported,
+}

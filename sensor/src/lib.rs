@@ -1,0 +1,10 @@
+//! flowtap: VPC Flow Logs for any Linux host, and for capture files.
+//!
+//! Read [`worker`] first: it is the loop that every packet goes through. The stages it calls are modules of the same
+//! names, and a stage knows the types of the stage before it, never the one after:
+//! [`capture`] hands over frames, [`packet`] reads one, [`flow`] counts it, [`classify`] and [`policy`] say what a
+//! finished flow is.
+
+pub mod capture;
+pub mod packet;
+pub mod time;

@@ -1,0 +1,3 @@
+//! flowtap: arguments in, exit code out.
+
+fn main() {}

@@ -1,0 +1,70 @@
+//! One pass over a frame: what a flow record needs to know of it.
+//!
+//! [`parse`] walks from the link layer to the outermost IP header and the ports behind it, and never further. A frame
+//! becomes a [`Packet`] or a [`Refusal`]; it is never guessed.
+
+use crate::capture::Direction;
+
+/// The parsed view of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// Source and destination of the outermost IP header.
+    pub addresses: Addresses,
+    /// IANA number: of the IPv4 header, or the first header of an IPv6 packet that is no extension we walk.
+    pub protocol: u8,
+    /// Source port of TCP, UDP, SCTP, DCCP and UDP-Lite, else 0. Also 0 where the capture ends before it.
+    pub src_port: u16,
+    /// Destination port, likewise.
+    pub dst_port: u16,
+    /// The TCP flag byte (CWR to FIN), 0 where it is no TCP or the capture ends before it.
+    pub tcp_flags: u8,
+    /// The IP packet's length: header and payload, no Ethernet.
+    pub ip_bytes: u32,
+    /// Whether this is a piece of a larger datagram.
+    pub fragment: Fragment,
+    /// Type and code of ICMP and ICMPv6 (not of a later fragment).
+    pub icmp: Option<(u8, u8)>,
+    /// Identifier of the outermost 802.1Q or 802.1ad tag.
+    pub vlan: Option<u16>,
+    /// Source and destination address of an Ethernet header, in this order.
+    pub ether: Option<([u8; 6], [u8; 6])>,
+    /// What the link layer says of the direction (Linux cooked packet type); `Unknown` otherwise.
+    pub direction: Direction,
+}
+
+/// Source and destination, as big-endian numbers (10.0.0.1 is `0x0a00_0001`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Addresses {
+    /// Internet Protocol version 4.
+    V4 {
+        /// Source.
+        src: u32,
+        /// Destination.
+        dst: u32,
+    },
+    /// Internet Protocol version 6.
+    V6 {
+        /// Source.
+        src: u128,
+        /// Destination.
+        dst: u128,
+    },
+}
+
+/// Whether a packet is a piece of a larger one (RFC 791, RFC 8200 section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fragment {
+    /// Whole, or an IPv6 atomic fragment.
+    #[default]
+    None,
+    /// Offset zero and more to come: it holds the ports.
+    First {
+        /// Identification, widened to 32 bits for IPv4.
+        id: u32,
+    },
+    /// Offset above zero: it holds no ports.
+    Later {
+        /// Identification, widened to 32 bits for IPv4.
+        id: u32,
+    },
+}

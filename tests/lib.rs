@@ -1,0 +1,1 @@
+//! The built program, seen from outside.
