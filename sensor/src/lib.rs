@@ -6,6 +6,7 @@
 //! finished flow is.
 
 pub mod capture;
+pub mod flow;
 pub mod packet;
 #[expect(unsafe_code, reason = "the one place for it: each block has its proof, each function is safe")]
 pub mod sys;

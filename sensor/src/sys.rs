@@ -2,4 +2,5 @@
 //!
 //! Each function is safe for every argument. One unsafe operation stands in a block, with its proof.
 
+pub mod memory;
 pub mod prefetch;
