@@ -6,8 +6,15 @@
 //! finished flow is.
 
 pub mod capture;
+pub mod classify;
+pub mod feed;
 pub mod flow;
+pub mod ledger;
 pub mod packet;
+pub mod policy;
+pub mod recorder;
+pub mod replay;
 #[expect(unsafe_code, reason = "the one place for it: each block has its proof, each function is safe")]
 pub mod sys;
 pub mod time;
+pub mod worker;

@@ -1,0 +1,50 @@
+# The words CI uses are the words people use.
+#   make demo    replay a small capture and look at the records (Rust and libpcap only)
+#   make test    everything that can be tested on this machine
+#   make check   format, lints, licences, documentation
+#   make bench   speed against floors and peers        make fuzz   every parser, a minute each
+
+SHELL := /bin/bash
+CARGO ?= cargo
+VENV := .venv
+FUZZ_SECONDS ?= 60
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: demo setup test check bench bench-peers fuzz clean
+
+demo: | libpcap
+	$(CARGO) build --release --quiet --package flowtap --no-default-features
+	@packaging/demo
+
+# libpcap's header is all that a replay needs beside Rust.
+.PHONY: libpcap
+libpcap:
+	@packaging/setup libpcap
+
+# Everything the tests use: Debian packages, and Python readers of our files in a virtual environment.
+setup:
+	@packaging/setup all
+
+test: setup
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace
+
+check: | libpcap
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+	@packaging/check-licences
+
+bench: setup
+	$(CARGO) build --release --package flowtap
+	$(CARGO) bench --package flowtap --bench replay -- $(BENCH_ARGS)
+
+bench-peers:
+	@packaging/setup peers
+
+fuzz:
+	@packaging/fuzz $(FUZZ_SECONDS)
+
+clean:
+	$(CARGO) clean
+	rm -rf $(VENV)

@@ -1,0 +1,162 @@
+//! Every counter and every reason for loss, each with one owner, and the sums that must come out.
+//!
+//! Two equations hold at any time: frames offered = packets counted + frames filtered, not IP, or refused with a reason;
+//! and packets counted = packets in written rows + packets of rows that were left out on request. Each worker owns a
+//! [`FrameCounts`] and the recorder a [`RowCounts`]; they are added up when the run ends.
+
+use crate::packet::Refusal;
+
+/// What one worker did with the frames it was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FrameCounts {
+    /// Frames that the capture handed out.
+    pub offered: u64,
+    /// Frames that the filter expression left out.
+    pub filtered: u64,
+    /// Packets counted in a flow.
+    pub packets: u64,
+    /// Their IP bytes.
+    pub bytes: u64,
+    /// Of the packets counted, those that came after their interval had closed.
+    pub late: u64,
+    /// Frames that gave no packet, by reason.
+    pub refused: Tally<Refusal>,
+    /// Packets that the capture itself reports as lost before it was written. They were never offered.
+    pub capture_drops: u64,
+    /// Times that rows were handed out before their interval closed, because the flow table was full.
+    pub early_drains: u64,
+    /// The most flows this worker held at once.
+    pub flows_peak: u64,
+}
+
+impl FrameCounts {
+    /// Adds what another worker did.
+    pub fn add(&mut self, other: &Self) {
+        self.offered += other.offered;
+        self.filtered += other.filtered;
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.late += other.late;
+        self.refused.add(&other.refused);
+        self.capture_drops += other.capture_drops;
+        self.early_drains += other.early_drains;
+        self.flows_peak += other.flows_peak;
+    }
+
+    /// Whether offered = counted + filtered + refused.
+    pub fn balances(&self) -> bool {
+        self.offered == self.packets + self.filtered + self.refused.total()
+    }
+}
+
+/// What became of the flows of closed intervals.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    /// Intervals that closed with at least one flow.
+    pub intervals: u64,
+    /// Flows, summed over the intervals.
+    pub flows: u64,
+    /// Rows written for flows.
+    pub rows: u64,
+    /// Of these, rows whose action is REJECT.
+    pub rows_rejected: u64,
+    /// Rows of packets that came after their interval had closed.
+    pub rows_late: u64,
+    /// SKIPDATA rows.
+    pub rows_skipdata: u64,
+    /// Packets in the rows written.
+    pub packets: u64,
+    /// Bytes in the rows written.
+    pub bytes: u64,
+    /// Packets of flows left out on request, by what was asked for.
+    pub omitted: Tally<Omission>,
+    /// Flows that the policy could not judge because their direction is unknown.
+    pub unjudged: u64,
+    /// Intervals whose rows did not sum to the packets put in. Anything but 0 is a fault of ours.
+    pub unbalanced: u64,
+}
+
+impl RowCounts {
+    /// Whether every packet counted is in a row, or in a flow left out on request.
+    pub fn balances(&self, counted: &FrameCounts) -> bool {
+        self.unbalanced == 0 && counted.packets == self.packets + self.omitted.total()
+    }
+}
+
+/// Why a flow that was counted has no row: the user asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Omission {
+    /// A class that `skipped-traffic` omits.
+    Class(flowlog::record::TrafficClass),
+    /// An action that `traffic` does not select.
+    Action(flowlog::record::Action),
+}
+
+/// Counts by reason: a handful of reasons, so a short list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally<R> {
+    counts: Vec<(R, u64)>,
+}
+
+impl<R> Default for Tally<R> {
+    fn default() -> Self {
+        Self { counts: Vec::new() }
+    }
+}
+
+impl<R: Copy + PartialEq> Tally<R> {
+    /// Adds `more` for one reason.
+    pub fn count(&mut self, reason: R, more: u64) {
+        match self.counts.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += more,
+            None => self.counts.push((reason, more)),
+        }
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        other.counts.iter().for_each(|(reason, count)| self.count(*reason, *count));
+    }
+
+    /// The sum over all reasons.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Each reason with its count, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (R, u64)> + '_ {
+        self.counts.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowlog::record::{Action, TrafficClass};
+
+    use super::*;
+
+    #[test]
+    fn a_tally_adds_up_by_reason() {
+        let mut tally = Tally::default();
+        tally.count(Omission::Class(TrafficClass::Dns), 2);
+        tally.count(Omission::Action(Action::Reject), 3);
+        let mut more = Tally::default();
+        more.count(Omission::Class(TrafficClass::Dns), 5);
+        tally.add(&more);
+        assert_eq!(tally.total(), 10);
+        assert!(tally.iter().any(|count| count == (Omission::Class(TrafficClass::Dns), 7)));
+    }
+
+    #[test]
+    fn a_lost_packet_unbalances_the_ledger() {
+        let mut frames = FrameCounts { offered: 10, filtered: 3, packets: 7, ..FrameCounts::default() };
+        assert!(frames.balances());
+        let mut rows = RowCounts { packets: 5, ..RowCounts::default() };
+        rows.omitted.count(Omission::Action(Action::Accept), 2);
+        assert!(rows.balances(&frames));
+        rows.packets = 4;
+        assert!(!rows.balances(&frames));
+        frames.offered = 11;
+        assert!(!frames.balances());
+    }
+}

@@ -1,0 +1,92 @@
+//! A capture from beginning to end: the parts put together, and the threads they run on.
+//!
+//! The clock is the capture's own. Each worker runs [`crate::worker`]'s loop on a thread; the calling thread is the
+//! recorder. Nothing but a closed window's table crosses a thread.
+
+use std::thread;
+
+use crossbeam_channel::{bounded, unbounded};
+use flowlog::sink::{Sink, SinkError};
+
+use crate::capture::filter::Filter;
+use crate::capture::{CaptureError, Interfaces, Source};
+use crate::feed::Feed;
+use crate::flow::interval::Windows;
+use crate::ledger::{FrameCounts, RowCounts};
+use crate::recorder::{Describe, Recorder, Rules};
+use crate::worker::{Handover, Limits, Worker};
+
+/// Everything a replay needs.
+pub struct Job {
+    /// Where frames come from.
+    pub source: Box<dyn Source>,
+    /// The interfaces that `source` meets.
+    pub interfaces: Interfaces,
+    /// One entry a worker: its own filter, if frames are to be filtered. There is at least one worker.
+    pub filters: Vec<Option<Filter>>,
+    /// How each worker counts.
+    pub limits: Limits,
+    /// How flows become records.
+    pub rules: Rules,
+    /// Gives an interface its metadata.
+    pub describe: Describe,
+    /// Where records go.
+    pub sink: Box<dyn Sink>,
+    /// Is told the bytes of each block read.
+    pub progress: Box<dyn FnMut(u64) + Send>,
+}
+
+/// What came of a replay.
+pub struct Outcome {
+    /// What became of the frames.
+    pub frames: FrameCounts,
+    /// What became of the flows.
+    pub rows: RowCounts,
+    /// What was wrong with the captures. What could be read was counted.
+    pub damage: Vec<CaptureError>,
+    /// The sink, to be finished; or why it failed.
+    pub sink: Result<Box<dyn Sink>, SinkError>,
+    /// Workers that panicked: a fault of ours, whose counts are missing.
+    pub workers_lost: usize,
+}
+
+/// Replays a capture.
+pub fn replay(job: Job) -> Outcome {
+    let workers = job.filters.len();
+    let windows = Windows::new(job.rules.interval_secs);
+    let feed = Feed::new(job.source, windows, workers, job.progress);
+    let (recorder_sender, handovers) = bounded::<Handover>(workers * SHARES_WAITING_MAX);
+    let (homes, homecomings): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
+    let mut recorder = Recorder::new(job.rules, job.interfaces, job.describe, job.sink, homes);
+    let mut frames = FrameCounts::default();
+    let mut workers_lost = 0;
+    let written = thread::scope(|scope| {
+        let threads: Vec<_> = job
+            .filters
+            .into_iter()
+            .zip(homecomings)
+            .enumerate()
+            .map(|(number, (filter, home))| {
+                let worker = Worker::new(number, &feed, filter, job.limits, recorder_sender.clone(), home);
+                scope.spawn(move || worker.run())
+            })
+            .collect();
+        drop(recorder_sender);
+        let written = recorder.run(&handovers);
+        // Workers that wait for a recorder that has failed must not wait for ever.
+        drop(handovers);
+        recorder.release_workers();
+        for thread in threads {
+            match thread.join() {
+                Ok(counts) => frames.add(&counts),
+                Err(_) => workers_lost += 1,
+            }
+        }
+        written
+    });
+    let (rows, sink) = recorder.into_parts();
+    Outcome { frames, rows, damage: feed.into_damage(), sink: written.map(|()| sink), workers_lost }
+}
+
+/// How many shares a worker may have waiting before it waits itself.
+const SHARES_WAITING_MAX: usize = 2;

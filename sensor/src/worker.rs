@@ -1,0 +1,330 @@
+//! THE loop: one block of frames through every stage. Read this first.
+//!
+//! A worker pulls a block and its plan from the [`Feed`], reads each frame, counts its packet in the table of its
+//! window, and hands a window's table over when the window closes. It shares nothing while it counts: its tables and
+//! counters are its own, and are added to the others' only in the [`crate::recorder`].
+//!
+//! A packet takes one of two ways. The common headers (Ethernet, IP without options or fragments, TCP or UDP) are read
+//! at fixed offsets by [`packet::fast`] and counted in batches. Everything else, and every packet when the format asks
+//! for details, goes through [`packet::parse`] and is counted one by one.
+//!
+//! Bounds: a worker holds at most [`Limits::flows_max`] flows, those on their way to the recorder included. When they
+//! are reached it waits for what is on the way, and if that does not help hands its largest table out early.
+
+use crossbeam_channel::{Receiver, SendError, Sender};
+
+use crate::capture::filter::Filter;
+use crate::capture::{Block, Direction, Fill, Frame, LinkType};
+use crate::feed::{Closing, Feed, Step};
+use crate::flow::interval::Window;
+use crate::flow::key::{Key4, Key6, Ports};
+use crate::flow::table::{BATCH_PACKETS, Observation};
+use crate::flow::{FlowTable, FragmentRule};
+use crate::ledger::FrameCounts;
+use crate::packet::{self, fast};
+
+/// What a worker hands to the recorder.
+#[derive(Debug)]
+pub enum Handover {
+    /// Rows of a window that is still open, because the flow table is full.
+    Early {
+        /// Which window.
+        window: Window,
+        /// Its flows so far, sorted.
+        share: Share,
+    },
+    /// A worker's share of a closed window.
+    Closed {
+        /// Which window, and its place in the order of closing.
+        closing: Closing,
+        /// Its flows, sorted; none if the worker saw none.
+        share: Option<Share>,
+        /// Interfaces that lost packets in this window.
+        losses: Vec<u16>,
+    },
+}
+
+/// One worker's table on its way to the recorder, and home again.
+#[derive(Debug)]
+pub struct Share {
+    /// Whose table it is.
+    pub worker: usize,
+    /// How many flows it held when it left.
+    pub flows: usize,
+    /// The flows.
+    pub table: FlowTable,
+}
+
+/// How a worker counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most flows this worker holds at once.
+    pub flows_max: usize,
+    /// How fragments without ports are counted.
+    pub fragments: FragmentRule,
+    /// Whether the format asks for what only [`packet::parse`] tells.
+    pub keep_detail: bool,
+    /// Seed of the tables' hash.
+    pub seed: u64,
+}
+
+/// One thread's share of the work.
+pub struct Worker<'a> {
+    number: usize,
+    feed: &'a Feed,
+    filter: Option<Filter>,
+    limits: Limits,
+    recorder: Sender<Handover>,
+    /// Tables come home through here.
+    home: Receiver<Share>,
+    /// How many tables are on their way, and how many flows are in them.
+    tables_away: usize,
+    flows_away: usize,
+    spare: Vec<FlowTable>,
+    open: Vec<OpenWindow>,
+    counts: FrameCounts,
+    batch4: Vec<Observation<Key4>>,
+    batch6: Vec<Observation<Key6>>,
+}
+
+struct OpenWindow {
+    window: Window,
+    table: FlowTable,
+    losses: Vec<u16>,
+}
+
+/// The recorder is gone: it has failed, and says why itself.
+struct RecorderGone;
+
+impl<T> From<SendError<T>> for RecorderGone {
+    fn from(_: SendError<T>) -> Self {
+        Self
+    }
+}
+
+impl<'a> Worker<'a> {
+    /// The worker of this number, counted from 0.
+    pub fn new(
+        number: usize,
+        feed: &'a Feed,
+        filter: Option<Filter>,
+        limits: Limits,
+        recorder: Sender<Handover>,
+        home: Receiver<Share>,
+    ) -> Self {
+        Self {
+            number,
+            feed,
+            filter,
+            limits,
+            recorder,
+            home,
+            tables_away: 0,
+            flows_away: 0,
+            spare: Vec::new(),
+            open: Vec::new(),
+            counts: FrameCounts::default(),
+            batch4: Vec::with_capacity(BATCH_PACKETS),
+            batch6: Vec::with_capacity(BATCH_PACKETS),
+        }
+    }
+
+    /// Counts until the capture ends or the recorder gives up, and says what became of the frames.
+    pub fn run(mut self) -> FrameCounts {
+        // A recorder that is gone has an error of its own to report.
+        self.count_all().ok();
+        self.counts
+    }
+
+    fn count_all(&mut self) -> Result<(), RecorderGone> {
+        let mut block = Block::default();
+        let mut plan = Vec::new();
+        loop {
+            let fill = self.feed.pull(self.number, &mut block, &mut plan);
+            for step in &plan {
+                match step {
+                    Step::Observe { frames, window } => {
+                        let frames = block.frames.get(frames.clone()).unwrap_or_default();
+                        self.observe(&block, frames, *window)?;
+                    }
+                    Step::Lost { interface, packets, window } => self.lose(*interface, *packets, *window)?,
+                    Step::Close(closing) => self.close(*closing)?,
+                }
+            }
+            if fill == Fill::End {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Counts frames that all belong to one window.
+    fn observe(&mut self, block: &Block, frames: &[Frame], window: Window) -> Result<(), RecorderGone> {
+        self.counts.offered += frames.len() as u64;
+        for frames in frames.chunks(BATCH_PACKETS) {
+            let at = self.window(window, frames.len())?;
+            let Some(open) = self.open.get_mut(at) else { continue };
+            let before = (open.table.packets, open.table.bytes);
+            for frame in frames {
+                let captured = block.data(frame);
+                if let Some(filter) = &mut self.filter
+                    && !filter.accepts(frame.link_type, captured, frame.original_bytes)
+                {
+                    self.counts.filtered += 1;
+                    continue;
+                }
+                if frame.link_type == LinkType::Ethernet && !self.limits.keep_detail {
+                    if let Some(packet) = fast::ethernet_ipv4(captured) {
+                        self.batch4.push(observation4(frame, &packet));
+                        continue;
+                    }
+                    if let Some(packet) = fast::ethernet_ipv6(captured) {
+                        self.batch6.push(observation6(frame, &packet));
+                        continue;
+                    }
+                }
+                match packet::parse(frame.link_type, captured, frame.original_bytes) {
+                    Ok(packet) => {
+                        open.table.observe(frame, &packet, self.limits.fragments, self.limits.keep_detail);
+                    }
+                    Err(refusal) => {
+                        self.counts.refused.count(refusal, 1);
+                        if refusal.is_loss() {
+                            note_loss(&mut open.losses, frame.interface);
+                        }
+                    }
+                }
+            }
+            open.table.observe4(&self.batch4);
+            self.batch4.clear();
+            open.table.observe6(&self.batch6);
+            self.batch6.clear();
+            let packets = open.table.packets - before.0;
+            self.counts.packets += packets;
+            self.counts.bytes += open.table.bytes - before.1;
+            self.counts.late += if window.late { packets } else { 0 };
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, interface: u16, packets: u64, window: Window) -> Result<(), RecorderGone> {
+        self.counts.capture_drops += packets;
+        let at = self.window(window, 0)?;
+        if let Some(open) = self.open.get_mut(at) {
+            note_loss(&mut open.losses, interface);
+        }
+        Ok(())
+    }
+
+    /// Where the window's table is, with room for `more` flows.
+    fn window(&mut self, window: Window, more: usize) -> Result<usize, RecorderGone> {
+        let held: usize = self.open.iter().map(|open| open.table.len()).sum();
+        self.counts.flows_peak = self.counts.flows_peak.max(held as u64);
+        if held + self.flows_away + more > self.limits.flows_max {
+            self.make_room(held + more)?;
+        }
+        if let Some(at) = self.open.iter().position(|open| open.window.serial == window.serial) {
+            return Ok(at);
+        }
+        let table = self.empty_table()?;
+        self.open.push(OpenWindow { window, table, losses: Vec::new() });
+        Ok(self.open.len() - 1)
+    }
+
+    /// Waits for the tables on their way; if the flows held are still too many, hands out the largest table early.
+    #[cold]
+    fn make_room(&mut self, wanted: usize) -> Result<(), RecorderGone> {
+        self.wait_for_all()?;
+        if wanted <= self.limits.flows_max {
+            return Ok(());
+        }
+        let Some(at) = (0..self.open.len()).max_by_key(|at| self.open.get(*at).map(|open| open.table.len())) else {
+            return Ok(());
+        };
+        let empty = self.empty_table()?;
+        let Some(open) = self.open.get_mut(at).filter(|open| !open.table.is_empty()) else { return Ok(()) };
+        let table = std::mem::replace(&mut open.table, empty);
+        let window = open.window;
+        self.counts.early_drains += 1;
+        let share = self.send_off(table);
+        self.recorder.send(Handover::Early { window, share })?;
+        self.wait_for_all()
+    }
+
+    fn close(&mut self, closing: Closing) -> Result<(), RecorderGone> {
+        let at = self.open.iter().position(|open| open.window.serial == closing.window.serial);
+        let (share, losses) = match at.map(|at| self.open.swap_remove(at)) {
+            Some(open) => (Some(self.send_off(open.table)), open.losses),
+            None => (None, Vec::new()),
+        };
+        Ok(self.recorder.send(Handover::Closed { closing, share, losses })?)
+    }
+
+    /// Sorts a table for the recorder.
+    fn send_off(&mut self, mut table: FlowTable) -> Share {
+        let flows = table.len();
+        table.sort();
+        self.tables_away += 1;
+        self.flows_away += flows;
+        Share { worker: self.number, flows, table }
+    }
+
+    /// An empty table: a spare one, or a new one while few are on their way.
+    fn empty_table(&mut self) -> Result<FlowTable, RecorderGone> {
+        while let Ok(share) = self.home.try_recv() {
+            self.take_home(share);
+        }
+        if self.spare.is_empty() && self.tables_away >= TABLES_AWAY_MAX {
+            self.wait_for_one()?;
+        }
+        Ok(self.spare.pop().unwrap_or_else(|| FlowTable::new(self.limits.seed)))
+    }
+
+    fn wait_for_all(&mut self) -> Result<(), RecorderGone> {
+        while self.tables_away > 0 {
+            self.wait_for_one()?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_one(&mut self) -> Result<(), RecorderGone> {
+        let share = self.home.recv().map_err(|_| RecorderGone)?;
+        self.take_home(share);
+        Ok(())
+    }
+
+    fn take_home(&mut self, mut share: Share) {
+        self.tables_away -= 1;
+        self.flows_away -= share.flows;
+        share.table.clear();
+        self.spare.push(share.table);
+    }
+}
+
+/// How many tables of one worker may be on their way to the recorder before the worker waits.
+pub const TABLES_AWAY_MAX: usize = 2;
+
+fn observation4(frame: &Frame, packet: &fast::FastPacket4) -> Observation<Key4> {
+    let ports = Ports { src: packet.src_port, dst: packet.dst_port, protocol: packet.protocol };
+    Observation {
+        key: Key4::new(frame.interface, frame.direction, packet.src, packet.dst, ports),
+        time_ns: frame.time.0,
+        ip_bytes: packet.ip_bytes,
+        tcp_flags: packet.tcp_flags,
+    }
+}
+
+fn observation6(frame: &Frame, packet: &fast::FastPacket6) -> Observation<Key6> {
+    let ports = Ports { src: packet.src_port, dst: packet.dst_port, protocol: packet.protocol };
+    Observation {
+        key: Key6::new(frame.interface, frame.direction, packet.src, packet.dst, ports),
+        time_ns: frame.time.0,
+        ip_bytes: packet.ip_bytes,
+        tcp_flags: packet.tcp_flags,
+    }
+}
+
+fn note_loss(losses: &mut Vec<u16>, interface: u16) {
+    if !losses.contains(&interface) {
+        losses.push(interface);
+    }
+}
