@@ -5,6 +5,7 @@
 
 use crate::capture::{Direction, LinkType};
 
+pub use fuzz::fuzz;
 pub use refusal::{Fault, NotIp, Refusal};
 
 /// Reads a frame of which `captured` was kept and which was `original_bytes` long on the wire.
@@ -106,6 +107,8 @@ mod cisco_hdlc;
 mod cursor;
 mod ethernet;
 mod ethertype;
+pub mod fast;
+mod fuzz;
 mod ieee80211;
 mod ip;
 mod ipv4;
