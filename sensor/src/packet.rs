@@ -3,7 +3,38 @@
 //! [`parse`] walks from the link layer to the outermost IP header and the ports behind it, and never further. A frame
 //! becomes a [`Packet`] or a [`Refusal`]; it is never guessed.
 
-use crate::capture::Direction;
+use crate::capture::{Direction, LinkType};
+
+pub use fuzz::fuzz;
+pub use refusal::{Fault, NotIp, Refusal};
+
+/// Reads a frame of which `captured` was kept and which was `original_bytes` long on the wire.
+///
+/// The original length counts only where an IP header leaves its own length open; the captured length never does.
+///
+/// # Errors
+/// A [`Refusal`]: the frame holds no IP, or its IP header cannot be read.
+#[inline]
+pub fn parse(link_type: LinkType, captured: &[u8], original_bytes: u32) -> Result<Packet, Refusal> {
+    let mut cursor = Cursor::new(captured);
+    let link = link::read(link_type, &mut cursor)?;
+    let wire_bytes = original_bytes.saturating_sub(u32::try_from(captured.len() - cursor.len()).unwrap_or(u32::MAX));
+    let ip = ip::read(link.network, cursor, wire_bytes)?;
+    let transport = transport::read(&ip);
+    Ok(Packet {
+        addresses: ip.addresses,
+        protocol: ip.protocol,
+        src_port: transport.src_port,
+        dst_port: transport.dst_port,
+        tcp_flags: transport.tcp_flags,
+        ip_bytes: ip.ip_bytes,
+        fragment: ip.fragment,
+        icmp: transport.icmp,
+        vlan: link.vlan,
+        ether: link.ether,
+        direction: link.direction,
+    })
+}
 
 /// The parsed view of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,3 +99,27 @@ pub enum Fragment {
         id: u32,
     },
 }
+
+use cursor::Cursor;
+
+mod bsd_loopback;
+mod cisco_hdlc;
+mod cursor;
+mod ethernet;
+mod ethertype;
+pub mod fast;
+mod fuzz;
+mod ieee80211;
+mod ip;
+mod ipv4;
+mod ipv6;
+mod link;
+mod linux_sll;
+mod llc;
+mod mpls;
+mod nflog;
+mod ppp;
+mod pppoe;
+mod radiotap;
+mod refusal;
+mod transport;
