@@ -6,5 +6,6 @@
 //! finished flow is.
 
 pub mod capture;
+pub mod classify;
 pub mod packet;
 pub mod time;
