@@ -7,5 +7,6 @@
 
 pub mod capture;
 pub mod classify;
+pub mod config;
 pub mod packet;
 pub mod time;
