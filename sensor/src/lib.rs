@@ -9,4 +9,5 @@ pub mod capture;
 pub mod classify;
 pub mod config;
 pub mod packet;
+pub mod policy;
 pub mod time;

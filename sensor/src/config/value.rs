@@ -78,24 +78,40 @@ impl FromStr for SubnetCidr {
     }
 }
 
-/// For `#[serde(deserialize_with)]`: a string that a `T` is parsed from.
-pub(crate) fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr,
-    T::Err: Display,
-{
-    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+/// Lets types be read from a file as they are read from the command line: through `FromStr`. People write `443` as
+/// often as `"443"`, so a number is as good as its text.
+macro_rules! read_as_text {
+    ($($value:ty),+ $(,)?) => {$(
+        impl<'de> serde::Deserialize<'de> for $value {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::config::value::parse_scalar(deserializer)
+            }
+        }
+    )+};
 }
+pub(crate) use read_as_text;
 
-/// The same for a key that may be missing; it also wants `#[serde(default)]`.
-pub(crate) fn parsed_option<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+read_as_text!(Cidr, VpcCidr, SubnetCidr);
+
+/// What [`read_as_text`] stands on.
+pub(crate) fn parse_scalar<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr,
     T::Err: Display,
 {
-    parsed(deserializer).map(Some)
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a string or a number")]
+    enum Scalar {
+        Number(i64),
+        Text(String),
+    }
+
+    let text = match Scalar::deserialize(deserializer)? {
+        Scalar::Number(number) => number.to_string(),
+        Scalar::Text(text) => text,
+    };
+    text.parse().map_err(D::Error::custom)
 }
 
 #[cfg(test)]
