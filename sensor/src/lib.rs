@@ -7,6 +7,7 @@
 
 pub mod capture;
 pub mod classify;
+pub mod config;
 pub mod feed;
 pub mod flow;
 pub mod ledger;

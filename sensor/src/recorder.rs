@@ -19,8 +19,8 @@ use crate::flow::FlowTable;
 use crate::flow::interval::Window;
 use crate::flow::merge::{FinishedFlow, Merged};
 use crate::ledger::{Omission, RowCounts};
-use crate::policy::{FlowView, Policy, Verdict};
-use crate::time::NANOS_PER_SEC;
+use crate::policy::{FlowView, Policy, Settled};
+use crate::time::Timestamp;
 use crate::worker::{Handover, Share};
 
 /// What the recorder needs to know beside the flows.
@@ -318,7 +318,7 @@ fn view(flow: &FinishedFlow, direction: Direction, class: Option<TrafficClass>) 
         dst_port: key.ports.dst,
         protocol: key.ports.protocol,
         class,
-        first_ns: flow.counts.first_ns,
-        last_ns: flow.counts.last_ns,
+        first: Timestamp(flow.counts.first_ns),
+        last: Timestamp(flow.counts.last_ns),
     }
 }

@@ -303,7 +303,7 @@ impl<'a> Worker<'a> {
 /// How many tables of one worker may be on their way to the recorder before the worker waits.
 pub const TABLES_AWAY_MAX: usize = 2;
 
-fn observation4(frame: &Frame, packet: &fast::FastPacket4) -> Observation<Key4> {
+fn observation4(frame: &Frame, packet: &fast::FastPacket<u32>) -> Observation<Key4> {
     let ports = Ports { src: packet.src_port, dst: packet.dst_port, protocol: packet.protocol };
     Observation {
         key: Key4::new(frame.interface, frame.direction, packet.src, packet.dst, ports),
@@ -313,7 +313,7 @@ fn observation4(frame: &Frame, packet: &fast::FastPacket4) -> Observation<Key4> 
     }
 }
 
-fn observation6(frame: &Frame, packet: &fast::FastPacket6) -> Observation<Key6> {
+fn observation6(frame: &Frame, packet: &fast::FastPacket<u128>) -> Observation<Key6> {
     let ports = Ports { src: packet.src_port, dst: packet.dst_port, protocol: packet.protocol };
     Observation {
         key: Key6::new(frame.interface, frame.direction, packet.src, packet.dst, ports),

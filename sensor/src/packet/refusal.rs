@@ -28,6 +28,25 @@ impl Refusal {
         }
     }
 
+    /// Whether traffic may be missing from the records because of it: the packet may well be sound, and we cannot read
+    /// it. A packet that contradicts itself is none that a host would take either.
+    pub fn is_loss(self) -> bool {
+        match self {
+            Self::NotIp(_) => false,
+            Self::Fault(fault) => match fault {
+                Fault::UnsupportedLinkType
+                | Fault::TruncatedLink
+                | Fault::TruncatedTag
+                | Fault::TruncatedIp
+                | Fault::TooManyTags
+                | Fault::WifiProtected
+                | Fault::WifiAggregate
+                | Fault::WifiFragment => true,
+                Fault::LinkHeader | Fault::IpVersion | Fault::HeaderLength | Fault::TotalLength => false,
+            },
+        }
+    }
+
     /// The name that counters carry. Names are unique and never change.
     pub fn name(self) -> &'static str {
         match self {

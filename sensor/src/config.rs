@@ -1,0 +1,5 @@
+//! Checked configuration.
+
+pub mod document;
+pub mod glob;
+pub mod value;
