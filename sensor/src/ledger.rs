@@ -5,6 +5,7 @@
 //! [`FrameCounts`] and the recorder a [`RowCounts`]; they are added up when the run ends.
 
 use crate::packet::Refusal;
+use crate::policy::PolicyCounters;
 
 /// What one worker did with the frames it was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,8 +71,8 @@ pub struct RowCounts {
     pub bytes: u64,
     /// Packets of flows left out on request, by what was asked for.
     pub omitted: Tally<Omission>,
-    /// Flows that the policy could not judge because their direction is unknown.
-    pub unjudged: u64,
+    /// What the policy could not judge or remember.
+    pub policy: PolicyCounters,
     /// Intervals whose rows did not sum to the packets put in. Anything but 0 is a fault of ours.
     pub unbalanced: u64,
 }

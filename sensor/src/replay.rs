@@ -6,14 +6,15 @@
 use std::thread;
 
 use crossbeam_channel::{bounded, unbounded};
-use flowlog::sink::{Sink, SinkError};
+use flowlog::sink::Sink;
 
 use crate::capture::filter::Filter;
 use crate::capture::{CaptureError, Interfaces, Source};
 use crate::feed::Feed;
 use crate::flow::interval::Windows;
 use crate::ledger::{FrameCounts, RowCounts};
-use crate::recorder::{Describe, Recorder, Rules};
+use crate::policy::Policy;
+use crate::recorder::{Describe, Recorder, RecorderError, Rules};
 use crate::worker::{Handover, Limits, Worker};
 
 /// Everything a replay needs.
@@ -28,6 +29,8 @@ pub struct Job {
     pub limits: Limits,
     /// How flows become records.
     pub rules: Rules,
+    /// Security groups and network ACLs. Without them everything captured is ACCEPT.
+    pub policy: Option<Policy>,
     /// Gives an interface its metadata.
     pub describe: Describe,
     /// Where records go.
@@ -44,8 +47,8 @@ pub struct Outcome {
     pub rows: RowCounts,
     /// What was wrong with the captures. What could be read was counted.
     pub damage: Vec<CaptureError>,
-    /// The sink, to be finished; or why it failed.
-    pub sink: Result<Box<dyn Sink>, SinkError>,
+    /// The sink, to be finished; or why no more records could be written.
+    pub sink: Result<Box<dyn Sink>, RecorderError>,
     /// Workers that panicked: a fault of ours, whose counts are missing.
     pub workers_lost: usize,
 }
@@ -57,7 +60,7 @@ pub fn replay(job: Job) -> Outcome {
     let feed = Feed::new(job.source, windows, workers, job.progress);
     let (recorder_sender, handovers) = bounded::<Handover>(workers * SHARES_WAITING_MAX);
     let (homes, homecomings): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
-    let mut recorder = Recorder::new(job.rules, job.interfaces, job.describe, job.sink, homes);
+    let mut recorder = Recorder::new(job.rules, job.policy, job.interfaces, job.describe, job.sink, homes);
     let mut frames = FrameCounts::default();
     let mut workers_lost = 0;
     let written = thread::scope(|scope| {

@@ -1,0 +1,92 @@
+//! One finished flow as the values of a record.
+
+use flowlog::community_id::community_id;
+use flowlog::record::{Action, EtherAddr, Flow, FlowDirection, Record, TrafficClass, TrafficType};
+
+use super::Rules;
+use crate::capture::Direction;
+use crate::flow::merge::FinishedFlow;
+use crate::ledger::Omission;
+use crate::policy::{FlowView, Settled};
+use crate::time::{NANOS_PER_SEC, Timestamp};
+
+impl Rules {
+    /// The flow as the policy sees it.
+    pub(super) fn view(&self, flow: &FinishedFlow) -> FlowView {
+        let (key, ports) = (&flow.key, flow.key.ports);
+        FlowView {
+            interface: key.interface,
+            direction: match key.direction {
+                Direction::Unknown => self.local.direction(key.src, key.dst),
+                known => known,
+            },
+            src: key.src,
+            dst: key.dst,
+            src_port: ports.src,
+            dst_port: ports.dst,
+            protocol: ports.protocol,
+            class: self.classifier.class(key.src, key.dst, ports.src, ports.dst, ports.protocol),
+            first: Timestamp(flow.counts.first_ns),
+            last: Timestamp(flow.counts.last_ns),
+        }
+    }
+
+    /// Makes `record` this flow's, or says why the flow gets none.
+    pub(super) fn fill(
+        &self,
+        record: &mut Record,
+        flow: &FinishedFlow,
+        settled: Option<Settled<'_>>,
+    ) -> Option<Omission> {
+        let view = self.view(flow);
+        if let Some(class) = view.class.filter(|class| self.omitted_classes.contains(class)) {
+            return Some(Omission::Class(class));
+        }
+        let action = settled.map_or(Action::Accept, |policy| policy.verdict(&view));
+        if self.omitted_action == Some(action) {
+            return Some(Omission::Action(action));
+        }
+        record.start_secs = Some((flow.counts.first_ns / NANOS_PER_SEC).cast_signed());
+        record.end_secs = Some((flow.counts.last_ns / NANOS_PER_SEC).cast_signed());
+        record.flow = self.values(flow, &view, action);
+        None
+    }
+
+    fn values(&self, flow: &FinishedFlow, view: &FlowView, action: Action) -> Flow {
+        let (counts, detail) = (&flow.counts, flow.detail.unwrap_or_default());
+        let (icmp_type, icmp_code) = (detail.icmp_type.shared(), detail.icmp_code.shared());
+        let community_id = self.with_community_id.then(|| {
+            community_id(view.src, view.dst, view.protocol, view.src_port, view.dst_port, icmp_type.zip(icmp_code)).into()
+        });
+        Flow {
+            srcaddr: Some(view.src),
+            dstaddr: Some(view.dst),
+            pkt_srcaddr: Some(view.src),
+            pkt_dstaddr: Some(view.dst),
+            srcport: Some(view.src_port),
+            dstport: Some(view.dst_port),
+            protocol: Some(view.protocol),
+            packets: Some(counts.packets),
+            bytes: Some(counts.bytes),
+            action: Some(action),
+            tcp_flags: Some(counts.flags_aws),
+            traffic_type: Some(if view.src.is_ipv4() { TrafficType::Ipv4 } else { TrafficType::Ipv6 }),
+            direction: match view.direction {
+                Direction::Ingress => Some(FlowDirection::Ingress),
+                Direction::Egress => Some(FlowDirection::Egress),
+                Direction::Unknown => None,
+            },
+            traffic_class: view.class,
+            community_id,
+            tcp_flags_raw: Some(counts.flags_raw),
+            icmp_type,
+            icmp_code,
+            vlan: detail.vlan.shared(),
+            ether_src: detail.ether_src.shared().map(EtherAddr),
+            ether_dst: detail.ether_dst.shared().map(EtherAddr),
+            first_ns: Some(counts.first_ns.cast_signed()),
+            last_ns: Some(counts.last_ns.cast_signed()),
+            ..Flow::default()
+        }
+    }
+}
