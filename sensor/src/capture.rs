@@ -111,8 +111,11 @@ pub enum Direction {
 #[cfg(test)]
 mod corpus;
 mod error;
+mod filter;
+mod fuzz;
 mod interfaces;
 mod link_type;
+mod merge;
 mod open;
 mod order;
 mod pcap_file;
@@ -120,6 +123,9 @@ mod pcapng;
 mod stream;
 
 pub use error::{CaptureError, Damage, Part};
+pub use filter::{Excluded, Filter, FilterError};
+pub use fuzz::fuzz;
 pub use interfaces::{INTERFACES_MAX, Interface, Interfaces};
 pub use link_type::LinkType;
+pub use merge::Merge;
 pub use open::{Input, open, open_reader};
