@@ -36,7 +36,8 @@ pub enum Fill {
 /// Frames and the bytes they lie in.
 #[derive(Debug, Default)]
 pub struct Block {
-    /// What was read: frames, and the record headers between them.
+    /// What was read: frames, and the record headers between them. What no frame points at means nothing: it may be
+    /// left from an earlier use of the block, which keeps its memory so that filling it again costs no zeroing.
     pub bytes: Vec<u8>,
     /// The frames, in the order of the capture.
     pub frames: Vec<Frame>,
@@ -45,10 +46,15 @@ pub struct Block {
 }
 
 impl Block {
+    /// Forgets frames and drops; the bytes stay, to be written over.
+    fn clear(&mut self) {
+        self.frames.clear();
+        self.drops.clear();
+    }
+
     /// The captured bytes of `frame`, which must be one of this block's.
     pub fn data(&self, frame: &Frame) -> &[u8] {
-        let start = frame.offset as usize;
-        self.bytes.get(start..start + frame.captured_bytes as usize).unwrap_or_default()
+        frame.data(&self.bytes)
     }
 }
 
@@ -69,6 +75,13 @@ pub struct Frame {
     pub link_type: LinkType,
     /// What the capture itself says of its direction (pcapng flags, Kuznetzov packet type).
     pub direction: Direction,
+}
+
+impl Frame {
+    fn data<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let start = self.offset as usize;
+        bytes.get(start..start + self.captured_bytes as usize).unwrap_or_default()
+    }
 }
 
 /// Packets lost before the capture was written, as the capture reports them.
@@ -95,10 +108,24 @@ pub enum Direction {
     Egress = 2,
 }
 
+#[cfg(test)]
+mod corpus;
 mod error;
+mod filter;
+mod fuzz;
 mod interfaces;
 mod link_type;
+mod merge;
+mod open;
+mod order;
+mod pcap_file;
+mod pcapng;
+mod stream;
 
-pub use error::CaptureError;
-pub use interfaces::{Interface, Interfaces};
+pub use error::{CaptureError, Damage, Part};
+pub use filter::{Excluded, Filter, FilterError};
+pub use fuzz::fuzz;
+pub use interfaces::{INTERFACES_MAX, Interface, Interfaces};
 pub use link_type::LinkType;
+pub use merge::Merge;
+pub use open::{Input, open, open_reader};

@@ -33,3 +33,24 @@ pub enum LinkType {
     /// Anything else: its frames are refused and counted.
     Unsupported,
 }
+
+impl LinkType {
+    /// What the registry's `number` stands for.
+    pub fn from_number(number: u16) -> Self {
+        match number {
+            0 => Self::Null,
+            1 => Self::Ethernet,
+            9 | 50 => Self::Ppp,
+            12 | 14 | 101 | 228 | 229 => Self::Raw,
+            51 => Self::Pppoe,
+            104 => Self::CiscoHdlc,
+            105 => Self::Ieee80211,
+            108 => Self::Loop,
+            113 => Self::LinuxSll,
+            127 => Self::Radiotap,
+            239 => Self::Nflog,
+            276 => Self::LinuxSll2,
+            _ => Self::Unsupported,
+        }
+    }
+}
