@@ -162,7 +162,7 @@ fn unknown(name: &str) -> FormatError {
     let typed = name.to_ascii_lowercase();
     let best = known
         .map(|known| (strsim::damerau_levenshtein(&typed, known), known))
-        .filter(|(distance, known)| *distance <= SUGGESTION_EDITS_MAX.min(known.len() / 2))
+        .filter(|(distance, known)| *distance <= SUGGESTION_EDITS_MAX.min(known.len() / 3))
         .min_by_key(|(distance, _)| *distance);
     FormatError::Unknown { name: name.into(), suggestion: best.map(|(_, known)| known) }
 }

@@ -8,3 +8,8 @@ pub mod field;
 pub mod format;
 pub mod metadata;
 pub mod record;
+pub mod text;
+mod value;
+
+#[cfg(test)]
+mod examples;
