@@ -4,5 +4,12 @@
 //! knows no packet, no interface and no thread. The contract is AWS's "Flow log records" page; fields of our own
 //! carry the prefix `x-`.
 
+pub mod field;
+pub mod format;
 pub mod metadata;
 pub mod record;
+pub mod text;
+mod value;
+
+#[cfg(test)]
+mod examples;

@@ -4,6 +4,7 @@
 //! `x-` fields. A [`Record`] is complete when built: what is `None` in it is written as `-` (text), null (JSON, and
 //! integers in Parquet). Which of its values a file shows is the business of the [`crate::format::Format`].
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -118,6 +119,24 @@ pub enum Action {
     Reject,
 }
 
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 2] = [Self::Accept, Self::Reject];
+
+    /// The word that stands in a file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "ACCEPT",
+            Self::Reject => "REJECT",
+        }
+    }
+
+    /// The action that `word` stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == word)
+    }
+}
+
 /// `log-status`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogStatus {
@@ -127,6 +146,25 @@ pub enum LogStatus {
     NoData,
     /// Something was lost in the interval.
     SkipData,
+}
+
+impl LogStatus {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Ok, Self::NoData, Self::SkipData];
+
+    /// The word that stands in a file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::NoData => "NODATA",
+            Self::SkipData => "SKIPDATA",
+        }
+    }
+
+    /// The status that `word` stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == word)
+    }
 }
 
 /// `type`
@@ -140,6 +178,25 @@ pub enum TrafficType {
     Efa,
 }
 
+impl TrafficType {
+    /// Every type of traffic.
+    pub const ALL: [Self; 3] = [Self::Ipv4, Self::Ipv6, Self::Efa];
+
+    /// The word that stands in a file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+            Self::Efa => "EFA",
+        }
+    }
+
+    /// The type of traffic that `word` stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == word)
+    }
+}
+
 /// `flow-direction`: from the interface's point of view, not from who opened the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FlowDirection {
@@ -147,6 +204,24 @@ pub enum FlowDirection {
     Ingress,
     /// Away from the interface's host.
     Egress,
+}
+
+impl FlowDirection {
+    /// Every direction.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// The word that stands in a file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    /// The direction that `word` stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == word)
+    }
 }
 
 /// `x-traffic-class`: the traffic that AWS's flow logs leave out, first match wins in this order.
@@ -168,6 +243,76 @@ pub enum TrafficClass {
     Mirror,
 }
 
+impl TrafficClass {
+    /// Every traffic class.
+    pub const ALL: [Self; 7] =
+        [Self::Dns, Self::Dhcp, Self::Metadata, Self::Time, Self::Activation, Self::Router, Self::Mirror];
+
+    /// The word that stands in a file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Dhcp => "dhcp",
+            Self::Metadata => "metadata",
+            Self::Time => "time",
+            Self::Activation => "activation",
+            Self::Router => "router",
+            Self::Mirror => "mirror",
+        }
+    }
+
+    /// The traffic class that `word` stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == word)
+    }
+}
+
 /// An Ethernet address, six octets as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EtherAddr(pub [u8; 6]);
+
+impl EtherAddr {
+    /// Reads six pairs of hexadecimal digits separated by colons.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut octets = [0; 6];
+        let mut pairs = text.split(':');
+        for octet in &mut octets {
+            let pair = pairs.next().filter(|pair| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            *octet = u8::from_str_radix(pair, 16).ok()?;
+        }
+        pairs.next().is_none().then_some(Self(octets))
+    }
+}
+
+impl fmt::Display for EtherAddr {
+    /// `0a:1b:2c:3d:4e:5f`
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ethernet_addresses_are_lower_case_pairs() {
+        let addr = EtherAddr([0x0a, 0x1b, 0, 0xff, 0x4e, 0x05]);
+        assert_eq!(addr.to_string(), "0a:1b:00:ff:4e:05");
+        assert_eq!(EtherAddr::from_text("0A:1b:00:FF:4e:05"), Some(addr));
+        for wrong in ["", "0a:1b:00:ff:4e", "0a:1b:00:ff:4e:05:00", "0a:1b:00:ff:4e:5", "0a:1b:00:ff:4e:+5"] {
+            assert_eq!(EtherAddr::from_text(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn words_lead_back() {
+        assert!(Action::ALL.into_iter().all(|known| Action::from_word(known.as_str()) == Some(known)));
+        assert!(LogStatus::ALL.into_iter().all(|known| LogStatus::from_word(known.as_str()) == Some(known)));
+        assert!(TrafficType::ALL.into_iter().all(|known| TrafficType::from_word(known.as_str()) == Some(known)));
+        assert!(FlowDirection::ALL.into_iter().all(|known| FlowDirection::from_word(known.as_str()) == Some(known)));
+        assert!(TrafficClass::ALL.into_iter().all(|known| TrafficClass::from_word(known.as_str()) == Some(known)));
+        assert_eq!(Action::from_word("accept"), None);
+    }
+}
