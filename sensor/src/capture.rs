@@ -27,7 +27,7 @@ pub trait Source: Send {
 /// What a call of [`Source::fill`] achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fill {
-    /// The block holds at least one frame or drop report.
+    /// The block holds at least one frame or drop report, or did before its frames were filtered.
     More,
     /// The block is empty: there is nothing left.
     End,
@@ -43,6 +43,8 @@ pub struct Block {
     pub frames: Vec<Frame>,
     /// Packets that the capture says it lost.
     pub drops: Vec<CaptureDrop>,
+    /// Frames that a filter has taken out.
+    pub excluded: Excluded,
 }
 
 impl Block {
@@ -50,6 +52,7 @@ impl Block {
     fn clear(&mut self) {
         self.frames.clear();
         self.drops.clear();
+        self.excluded = Excluded::default();
     }
 
     /// The captured bytes of `frame`, which must be one of this block's.
@@ -123,7 +126,7 @@ mod pcapng;
 mod stream;
 
 pub use error::{CaptureError, Damage, Part};
-pub use filter::{Excluded, Filter, FilterError};
+pub use filter::{Excluded, Filter, FilterError, Filtered};
 pub use fuzz::fuzz;
 pub use interfaces::{INTERFACES_MAX, Interface, Interfaces};
 pub use link_type::LinkType;

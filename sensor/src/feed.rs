@@ -94,11 +94,13 @@ impl Shared {
         let mut closed = Vec::new();
         match fill {
             Fill::More => {
-                (self.progress)(block.bytes.len() as u64);
+                let end =
+                    block.frames.last().map_or(0, |frame| u64::from(frame.offset) + u64::from(frame.captured_bytes));
+                (self.progress)(end);
                 self.assign(worker, block, plan, &mut closed);
             }
             Fill::End => {
-                block.frames.clear();
+                *block = Block::default();
                 self.windows.close_all(&mut closed);
                 self.close(worker, &mut closed, plan);
             }

@@ -4,6 +4,7 @@
 //! and packets counted = packets in written rows + packets of rows that were left out on request. Each worker owns a
 //! [`FrameCounts`] and the recorder a [`RowCounts`]; they are added up when the run ends.
 
+use crate::capture::{Block, Excluded};
 use crate::packet::Refusal;
 use crate::policy::PolicyCounters;
 
@@ -14,6 +15,8 @@ pub struct FrameCounts {
     pub offered: u64,
     /// Frames that the filter expression left out.
     pub filtered: u64,
+    /// Frames left out because the filter expression means nothing on their link type.
+    pub unfilterable: u64,
     /// Packets counted in a flow.
     pub packets: u64,
     /// Their IP bytes.
@@ -31,10 +34,19 @@ pub struct FrameCounts {
 }
 
 impl FrameCounts {
+    /// Takes note of what a block brings.
+    pub fn offer(&mut self, block: &Block) {
+        let Excluded { unselected_frames, unfilterable_frames } = block.excluded;
+        self.offered += block.frames.len() as u64 + unselected_frames + unfilterable_frames;
+        self.filtered += unselected_frames;
+        self.unfilterable += unfilterable_frames;
+    }
+
     /// Adds what another worker did.
     pub fn add(&mut self, other: &Self) {
         self.offered += other.offered;
         self.filtered += other.filtered;
+        self.unfilterable += other.unfilterable;
         self.packets += other.packets;
         self.bytes += other.bytes;
         self.late += other.late;
@@ -46,7 +58,7 @@ impl FrameCounts {
 
     /// Whether offered = counted + filtered + refused.
     pub fn balances(&self) -> bool {
-        self.offered == self.packets + self.filtered + self.refused.total()
+        self.offered == self.packets + self.filtered + self.unfilterable + self.refused.total()
     }
 }
 

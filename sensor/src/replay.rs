@@ -3,12 +3,12 @@
 //! The clock is the capture's own. Each worker runs [`crate::worker`]'s loop on a thread; the calling thread is the
 //! recorder. Nothing but a closed window's table crosses a thread.
 
+use std::num::NonZeroUsize;
 use std::thread;
 
 use crossbeam_channel::{bounded, unbounded};
 use flowlog::sink::Sink;
 
-use crate::capture::filter::Filter;
 use crate::capture::{CaptureError, Interfaces, Source};
 use crate::feed::Feed;
 use crate::flow::interval::Windows;
@@ -23,8 +23,8 @@ pub struct Job {
     pub source: Box<dyn Source>,
     /// The interfaces that `source` meets.
     pub interfaces: Interfaces,
-    /// One entry a worker: its own filter, if frames are to be filtered. There is at least one worker.
-    pub filters: Vec<Option<Filter>>,
+    /// How many threads count.
+    pub workers: NonZeroUsize,
     /// How each worker counts.
     pub limits: Limits,
     /// How flows become records.
@@ -55,7 +55,7 @@ pub struct Outcome {
 
 /// Replays a capture.
 pub fn replay(job: Job) -> Outcome {
-    let workers = job.filters.len();
+    let workers = job.workers.get();
     let windows = Windows::new(job.rules.interval_secs);
     let feed = Feed::new(job.source, windows, workers, job.progress);
     let (recorder_sender, handovers) = bounded::<Handover>(workers * SHARES_WAITING_MAX);
@@ -64,16 +64,11 @@ pub fn replay(job: Job) -> Outcome {
     let mut frames = FrameCounts::default();
     let mut workers_lost = 0;
     let written = thread::scope(|scope| {
-        let threads: Vec<_> = job
-            .filters
-            .into_iter()
-            .zip(homecomings)
-            .enumerate()
-            .map(|(number, (filter, home))| {
-                let worker = Worker::new(number, &feed, filter, job.limits, recorder_sender.clone(), home);
-                scope.spawn(move || worker.run())
-            })
-            .collect();
+        let mut threads = Vec::new();
+        for (number, home) in homecomings.into_iter().enumerate() {
+            let worker = Worker::new(number, &feed, job.limits, recorder_sender.clone(), home);
+            threads.push(scope.spawn(move || worker.run()));
+        }
         drop(recorder_sender);
         let written = recorder.run(&handovers);
         // Workers that wait for a recorder that has failed must not wait for ever.

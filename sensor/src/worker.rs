@@ -13,8 +13,7 @@
 
 use crossbeam_channel::{Receiver, SendError, Sender};
 
-use crate::capture::filter::Filter;
-use crate::capture::{Block, Direction, Fill, Frame, LinkType};
+use crate::capture::{Block, Fill, Frame, LinkType};
 use crate::feed::{Closing, Feed, Step};
 use crate::flow::interval::Window;
 use crate::flow::key::{Key4, Key6, Ports};
@@ -72,7 +71,6 @@ pub struct Limits {
 pub struct Worker<'a> {
     number: usize,
     feed: &'a Feed,
-    filter: Option<Filter>,
     limits: Limits,
     recorder: Sender<Handover>,
     /// Tables come home through here.
@@ -107,7 +105,6 @@ impl<'a> Worker<'a> {
     pub fn new(
         number: usize,
         feed: &'a Feed,
-        filter: Option<Filter>,
         limits: Limits,
         recorder: Sender<Handover>,
         home: Receiver<Share>,
@@ -115,7 +112,6 @@ impl<'a> Worker<'a> {
         Self {
             number,
             feed,
-            filter,
             limits,
             recorder,
             home,
@@ -141,6 +137,7 @@ impl<'a> Worker<'a> {
         let mut plan = Vec::new();
         loop {
             let fill = self.feed.pull(self.number, &mut block, &mut plan);
+            self.counts.offer(&block);
             for step in &plan {
                 match step {
                     Step::Observe { frames, window } => {
@@ -159,19 +156,12 @@ impl<'a> Worker<'a> {
 
     /// Counts frames that all belong to one window.
     fn observe(&mut self, block: &Block, frames: &[Frame], window: Window) -> Result<(), RecorderGone> {
-        self.counts.offered += frames.len() as u64;
         for frames in frames.chunks(BATCH_PACKETS) {
             let at = self.window(window, frames.len())?;
             let Some(open) = self.open.get_mut(at) else { continue };
             let before = (open.table.packets, open.table.bytes);
             for frame in frames {
                 let captured = block.data(frame);
-                if let Some(filter) = &mut self.filter
-                    && !filter.accepts(frame.link_type, captured, frame.original_bytes)
-                {
-                    self.counts.filtered += 1;
-                    continue;
-                }
                 if frame.link_type == LinkType::Ethernet && !self.limits.keep_detail {
                     if let Some(packet) = fast::ethernet_ipv4(captured) {
                         self.batch4.push(observation4(frame, &packet));

@@ -6,15 +6,34 @@
 //! libpcap's program is given the captured bytes alone, so `len`, `less` and `greater` mean the captured length of a
 //! frame that was cut short. A frame that ends before the bytes an expression asks for isn't selected.
 
-use std::sync::Arc;
-
 use pcap::{BpfProgram, Capture, Linktype};
 
-use super::{Block, LinkType};
+use super::{Block, CaptureError, Fill, LinkType, Source};
 
-/// A filter expression, ready to run. Cloning gives another worker its own.
+/// A source whose frames pass a filter before anyone else sees them.
+pub struct Filtered {
+    source: Box<dyn Source>,
+    filter: Filter,
+}
+
+impl Filtered {
+    /// What `source` holds and `filter` selects.
+    pub fn new(source: Box<dyn Source>, filter: Filter) -> Self {
+        Self { source, filter }
+    }
+}
+
+impl Source for Filtered {
+    fn fill(&mut self, block: &mut Block) -> Result<Fill, CaptureError> {
+        let fill = self.source.fill(block)?;
+        block.excluded = self.filter.apply(block);
+        Ok(fill)
+    }
+}
+
+/// A filter expression, ready to run.
 pub struct Filter {
-    expression: Arc<str>,
+    expression: String,
     /// By [`LinkType`].
     programs: [Program; LINK_TYPES.len()],
 }
@@ -63,7 +82,7 @@ impl Filter {
         {
             return Err(refusal(cause));
         }
-        Ok(Self { expression: expression.into(), programs: Default::default() })
+        Ok(Self { expression: expression.to_owned(), programs: Default::default() })
     }
 
     /// Takes the frames out of `block` that the expression doesn't select.
@@ -89,12 +108,6 @@ impl Filter {
             *program = compiled.and_then(Result::ok).map_or(Program::Impossible, Program::Compiled);
         }
         program
-    }
-}
-
-impl Clone for Filter {
-    fn clone(&self) -> Self {
-        Self { expression: Arc::clone(&self.expression), programs: Default::default() }
     }
 }
 

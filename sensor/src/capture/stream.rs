@@ -68,7 +68,7 @@ impl<W: Walk> Stream<W> {
 
     /// Reads until `block` has something in it, the input ends or something is wrong.
     fn read_on(&mut self, block: &mut Block) -> Result<State, CaptureError> {
-        let Block { bytes, frames, drops } = block;
+        let Block { bytes, frames, drops, .. } = block;
         let mut held_bytes = self.carry.len();
         make_room(bytes, held_bytes, self.lacks.1);
         if let Some(front) = bytes.get_mut(..held_bytes) {

@@ -1,7 +1,7 @@
 //! One finished flow as the values of a record.
 
 use flowlog::community_id::community_id;
-use flowlog::record::{Action, EtherAddr, Flow, FlowDirection, Record, TrafficClass, TrafficType};
+use flowlog::record::{Action, EtherAddr, Flow, FlowDirection, Record, TrafficType};
 
 use super::Rules;
 use crate::capture::Direction;
@@ -56,7 +56,8 @@ impl Rules {
         let (counts, detail) = (&flow.counts, flow.detail.unwrap_or_default());
         let (icmp_type, icmp_code) = (detail.icmp_type.shared(), detail.icmp_code.shared());
         let community_id = self.with_community_id.then(|| {
-            community_id(view.src, view.dst, view.protocol, view.src_port, view.dst_port, icmp_type.zip(icmp_code)).into()
+            community_id(view.src, view.dst, view.protocol, view.src_port, view.dst_port, icmp_type.zip(icmp_code))
+                .into()
         });
         Flow {
             srcaddr: Some(view.src),
