@@ -64,7 +64,7 @@ pub struct FlowView {
 /// What a policy could not do as it should. All zero when every verdict is sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PolicyCounters {
-    /// Flows that passed because their direction is not known.
+    /// Flows that rules apply to, and that passed because their direction is not known.
     pub unjudged: u64,
     /// Flows judged without regard to their connection, because an interval had more than [`CONNECTIONS_MAX`].
     pub untracked: u64,
@@ -161,12 +161,14 @@ pub struct Observing<'a> {
 impl<'a> Observing<'a> {
     /// Takes note of a flow. Show each flow of the interval once.
     pub fn observe(&mut self, flow: &FlowView) {
-        if flow.direction == Direction::Unknown {
-            self.policy.unjudged += 1;
+        let Some(rules) = self.policy.rules(flow.interface) else { return };
+        let (stateful, filtered) = (rules.groups.is_some(), rules.groups.is_some() || rules.acl.is_some());
+        if !filtered || is_never_filtered(flow.class) {
             return;
         }
-        let stateful = self.policy.rules(flow.interface).is_some_and(|rules| rules.groups.is_some());
-        if stateful && !is_never_filtered(flow.class) {
+        if flow.direction == Direction::Unknown {
+            self.policy.unjudged += 1;
+        } else if stateful {
             self.policy.connections.observe(flow);
         }
     }
