@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 use flowlog::metadata::Metadata;
-use flowlog::record::{Action, Flow, Record, TrafficClass};
+use flowlog::record::{Action, Record};
 use flowlog::sink::{Sink, SinkError};
 
 use crate::capture::{Interface, Interfaces};
 use crate::classify::{Classifier, LocalNetworks};
+use crate::config::{SkippedTraffic, TrafficSelection};
 use crate::flow::FlowTable;
 use crate::flow::interval::Window;
 use crate::flow::merge::Merged;
@@ -25,25 +26,33 @@ use crate::time::NANOS_PER_SEC;
 use crate::worker::{Handover, Share};
 
 /// What the recorder needs to know beside the flows.
+#[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// The aggregation interval.
     pub interval_secs: u32,
-    /// Which classes AWS skips.
-    pub classifier: Classifier,
-    /// Which addresses are the interface's side.
-    pub local: LocalNetworks,
-    /// Classes whose flows get no record.
-    pub omitted_classes: Vec<TrafficClass>,
-    /// The action whose flows get no record.
-    pub omitted_action: Option<Action>,
+    /// The classes whose flows get no record.
+    pub skipped_traffic: SkippedTraffic,
+    /// The actions whose flows get a record.
+    pub traffic: TrafficSelection,
     /// Whether the format asks for the Community ID, which costs more than the rest of a record.
     pub with_community_id: bool,
     /// Seed for the tables of fragments.
     pub seed: u64,
 }
 
-/// Gives an interface its metadata.
-pub type Describe = Box<dyn Fn(&Interface) -> Arc<Metadata> + Send>;
+/// What is known of one interface.
+#[derive(Debug)]
+pub struct InterfaceFacts {
+    /// What its records repeat.
+    pub metadata: Arc<Metadata>,
+    /// Which of its flows AWS would skip.
+    pub classifier: Classifier,
+    /// Which addresses are its own side.
+    pub local: LocalNetworks,
+}
+
+/// Tells what is known of an interface that has come up in the capture.
+pub type Describe = Box<dyn Fn(&Interface) -> InterfaceFacts + Send>;
 
 /// Why no more records can be written.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +71,8 @@ pub struct Recorder {
     policy: Option<Policy>,
     interfaces: Interfaces,
     describe: Describe,
-    /// Metadata by interface, as far as met.
-    metadata: Vec<Arc<Metadata>>,
+    /// By interface, as far as met.
+    facts: Vec<InterfaceFacts>,
     sink: Box<dyn Sink>,
     homes: Vec<Sender<Share>>,
     /// Closed windows that still lack a share, by their place in the order.
@@ -96,7 +105,7 @@ impl Recorder {
             policy,
             interfaces,
             describe,
-            metadata: Vec::new(),
+            facts: Vec::new(),
             sink,
             homes,
             waiting: BTreeMap::new(),
@@ -150,6 +159,7 @@ impl Recorder {
             self.next_order += 1;
             done.losses.sort_unstable();
             done.losses.dedup();
+            self.counts.intervals += u64::from(!done.window.late);
             self.write(done.window, done.shares, &done.losses)?;
         }
         Ok(())
@@ -184,24 +194,29 @@ impl Recorder {
     /// Writes the flows and answers the packets and bytes in them, written or left out.
     fn write_flows(&mut self, window: Window, merged: &Merged<'_>) -> Result<(u64, u64), RecorderError> {
         self.meet_interfaces()?;
-        let Self { rules, policy, metadata, sink, counts, .. } = self;
+        let Self { rules, policy, facts, sink, counts, .. } = self;
         let settled = policy.as_mut().map(|policy| {
             let mut observing = policy.begin_interval();
-            merged.flows().for_each(|flow| observing.observe(&rules.view(&flow)));
+            for flow in merged.flows() {
+                if let Some(facts) = facts.get(usize::from(flow.key.interface)) {
+                    observing.observe(&facts.view(&flow));
+                }
+            }
             observing.settle()
         });
         let (mut packets, mut bytes, mut flows) = (0, 0, 0);
-        let mut current: Option<(u16, Record)> = None;
+        let mut current: Option<(u16, &InterfaceFacts, Record)> = None;
         for flow in merged.flows() {
             flows += 1;
             packets += flow.counts.packets;
             bytes += flow.counts.bytes;
             let interface = flow.key.interface;
-            let record = match &mut current {
-                Some((known, record)) if *known == interface => record,
-                other => &mut other.insert((interface, blank_record(metadata, interface))).1,
-            };
-            if let Some(omission) = rules.fill(record, &flow, settled) {
+            if current.as_ref().is_none_or(|(known, ..)| *known != interface) {
+                current = facts.get(usize::from(interface)).map(|facts| (interface, facts, facts.blank_record()));
+            }
+            let Some((_, facts, record)) = &mut current else { continue };
+            let view = facts.view(&flow);
+            if let Some(omission) = rules.fill(record, &flow, &view, settled) {
                 counts.omitted.count(omission, flow.counts.packets);
                 continue;
             }
@@ -213,7 +228,6 @@ impl Recorder {
             counts.bytes += flow.counts.bytes;
         }
         counts.flows += flows;
-        counts.intervals += u64::from(flows > 0 && !window.late);
         Ok((packets, bytes))
     }
 
@@ -222,28 +236,22 @@ impl Recorder {
         self.meet_interfaces()?;
         let start_secs = (window.start_ns / NANOS_PER_SEC).cast_signed();
         let end_secs = start_secs + i64::from(self.rules.interval_secs) - 1;
-        let metadata = metadata_of(&self.metadata, interface);
-        self.sink.write(&Record::skip_data(metadata, start_secs, end_secs))?;
+        let Some(facts) = self.facts.get(usize::from(interface)) else { return Ok(()) };
+        self.sink.write(&Record::skip_data(Arc::clone(&facts.metadata), start_secs, end_secs))?;
         self.counts.rows_skipdata += 1;
         Ok(())
     }
 
     /// Learns of the interfaces that have come up since the last window.
     fn meet_interfaces(&mut self) -> Result<(), PolicyError> {
-        while let Some(interface) = u16::try_from(self.metadata.len()).ok().and_then(|next| self.interfaces.get(next)) {
-            if let (Some(policy), Ok(index)) = (&mut self.policy, u16::try_from(self.metadata.len())) {
+        while let Ok(index) = u16::try_from(self.facts.len())
+            && let Some(interface) = self.interfaces.get(index)
+        {
+            if let Some(policy) = &mut self.policy {
                 policy.bind(index, &interface.name)?;
             }
-            self.metadata.push((self.describe)(&interface));
+            self.facts.push((self.describe)(&interface));
         }
         Ok(())
     }
-}
-
-fn blank_record(metadata: &[Arc<Metadata>], interface: u16) -> Record {
-    Record::ok(metadata_of(metadata, interface), 0, 0, Flow::default())
-}
-
-fn metadata_of(metadata: &[Arc<Metadata>], interface: u16) -> Arc<Metadata> {
-    metadata.get(usize::from(interface)).cloned().unwrap_or_default()
 }

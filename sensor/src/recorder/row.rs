@@ -1,17 +1,24 @@
 //! One finished flow as the values of a record.
 
+use std::sync::Arc;
+
 use flowlog::community_id::community_id;
 use flowlog::record::{Action, EtherAddr, Flow, FlowDirection, Record, TrafficType};
 
-use super::Rules;
+use super::{InterfaceFacts, Rules};
 use crate::capture::Direction;
 use crate::flow::merge::FinishedFlow;
 use crate::ledger::Omission;
 use crate::policy::{FlowView, Settled};
 use crate::time::{NANOS_PER_SEC, Timestamp};
 
-impl Rules {
-    /// The flow as the policy sees it.
+impl InterfaceFacts {
+    /// A record of this interface, to be filled.
+    pub(super) fn blank_record(&self) -> Record {
+        Record::ok(Arc::clone(&self.metadata), 0, 0, Flow::default())
+    }
+
+    /// The flow with what the interface's networks say of it.
     pub(super) fn view(&self, flow: &FinishedFlow) -> FlowView {
         let (key, ports) = (&flow.key, flow.key.ports);
         FlowView {
@@ -30,25 +37,27 @@ impl Rules {
             last: Timestamp(flow.counts.last_ns),
         }
     }
+}
 
+impl Rules {
     /// Makes `record` this flow's, or says why the flow gets none.
     pub(super) fn fill(
         &self,
         record: &mut Record,
         flow: &FinishedFlow,
+        view: &FlowView,
         settled: Option<Settled<'_>>,
     ) -> Option<Omission> {
-        let view = self.view(flow);
-        if let Some(class) = view.class.filter(|class| self.omitted_classes.contains(class)) {
+        if let Some(class) = view.class.filter(|class| self.skipped_traffic.omits(*class)) {
             return Some(Omission::Class(class));
         }
-        let action = settled.map_or(Action::Accept, |policy| policy.verdict(&view));
-        if self.omitted_action == Some(action) {
+        let action = settled.map_or(Action::Accept, |policy| policy.verdict(view));
+        if !self.traffic.includes(action) {
             return Some(Omission::Action(action));
         }
         record.start_secs = Some((flow.counts.first_ns / NANOS_PER_SEC).cast_signed());
         record.end_secs = Some((flow.counts.last_ns / NANOS_PER_SEC).cast_signed());
-        record.flow = self.values(flow, &view, action);
+        record.flow = self.values(flow, view, action);
         None
     }
 
