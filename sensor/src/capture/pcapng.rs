@@ -233,3 +233,5 @@ const INTERFACE_STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 
+#[cfg(test)]
+mod tests;
