@@ -108,3 +108,83 @@ impl Source for Merge {
         self.errors.pop_front().map_or(Ok(Fill::End), Err)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{PCAP, PCAPNG, drain, open_bytes};
+    use super::super::{CaptureDrop, Damage, Interfaces, Part};
+    use super::*;
+
+    /// A pcap file with a frame of one byte, `data`, at each of `secs`.
+    fn capture(data: u8, secs: &[u8]) -> Vec<u8> {
+        let record = |secs: &u8| [*secs, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, data];
+        [&PCAP[..24], secs.iter().map(record).collect::<Vec<_>>().as_flattened()].concat()
+    }
+
+    fn merge(captures: &[(&str, Vec<u8>)], interfaces: &Interfaces) -> Merge {
+        Merge::new(captures.iter().map(|(name, bytes)| open_bytes(bytes, name, interfaces).unwrap()).collect())
+    }
+
+    #[test]
+    fn frames_come_by_time_and_then_in_the_order_of_the_sources() {
+        let captures =
+            [("a", capture(b'a', &[1, 3, 3, 5])), ("b", capture(b'b', &[2, 3, 4])), ("c", capture(b'c', &[]))];
+        let drained = drain(&mut merge(&captures, &Interfaces::default()));
+        assert_eq!(drained.payloads().concat(), b"abaabba");
+        assert_eq!(drained.times_ns(), [1, 2, 3, 3, 3, 4, 5].map(|secs| secs * 1_000_000_000));
+        let interfaces: Vec<u16> = drained.frames.iter().map(|(frame, _)| frame.interface).collect();
+        assert_eq!(interfaces, [0, 1, 0, 0, 1, 1, 0]);
+    }
+
+    #[test]
+    fn a_source_keeps_its_own_order() {
+        let captures = [("a", capture(b'a', &[9, 1])), ("b", capture(b'b', &[8, 10]))];
+        assert_eq!(drain(&mut merge(&captures, &Interfaces::default())).payloads().concat(), b"baab");
+    }
+
+    #[test]
+    fn a_source_that_fails_says_so_once_and_the_others_go_on() {
+        let mut cut = capture(b'b', &[2, 4]);
+        cut.pop();
+        let captures = [("a", capture(b'a', &[1, 3, 5])), ("b", cut)];
+        let drained = drain(&mut merge(&captures, &Interfaces::default()));
+        assert_eq!(drained.payloads().concat(), b"abaa");
+        let cut = Damage::Cut { part: Part::Record, needed_bytes: 17, left_bytes: 16 };
+        assert_eq!(drained.damage(), Some((41, cut)));
+    }
+
+    #[test]
+    fn no_source_and_one_source() {
+        assert!(drain(&mut Merge::new(Vec::new())).frames.is_empty());
+        let interfaces = Interfaces::default();
+        let drained = drain(&mut merge(&[("a", PCAPNG.to_vec())], &interfaces));
+        assert_eq!(drained.payloads(), [&b"abc"[..], b"defgh"]);
+    }
+
+    #[test]
+    fn more_than_a_block_of_frames() {
+        let long = |data: u8| {
+            let record = [&[1, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0][..], &[data; 1024]].concat();
+            [&PCAP[..24], &record.repeat(700)].concat()
+        };
+        let drained = drain(&mut merge(&[("a", long(b'a')), ("b", long(b'b'))], &Interfaces::default()));
+        let payloads = drained.payloads();
+        assert_eq!(payloads.len(), 1400);
+        assert!(payloads[..700].iter().all(|payload| *payload == [b'a'; 1024]));
+        assert!(payloads[700..].iter().all(|payload| *payload == [b'b'; 1024]));
+    }
+
+    #[test]
+    fn drops_are_handed_on_after_the_frames_around_them() {
+        // Statistics of the first interface at 7 µs: four dropped.
+        let statistics = b"\x05\0\0\0\x24\0\0\0\0\0\0\0\0\0\0\0\x07\0\0\0\x05\0\x08\0\x04\0\0\0\0\0\0\0\x24\0\0\0";
+        let lossy = [PCAPNG, statistics].concat();
+        let only_lossy = [&PCAPNG[..48], statistics].concat();
+        let captures = [("a", lossy), ("b", only_lossy), ("c", capture(b'c', &[2]))];
+        let drained = drain(&mut merge(&captures, &Interfaces::default()));
+        assert_eq!(drained.payloads(), [&b"abc"[..], b"c", b"defgh"]);
+        let drop = |interface| CaptureDrop { interface, time: Timestamp(7000), packets: 4 };
+        // A pcap file's interface is known at once, those of pcapng when they are read.
+        assert_eq!(drained.drops, [drop(2), drop(1)]);
+    }
+}

@@ -116,9 +116,9 @@ impl Pcapng {
         drops: &mut Vec<CaptureDrop>,
     ) -> Result<(), Damage> {
         match kind {
-            ENHANCED_PACKET => self.packet(block::enhanced_packet(fields)?, frames, drops),
+            ENHANCED_PACKET => self.packet(&block::enhanced_packet(fields)?, frames, drops),
             SIMPLE_PACKET => self.simple_packet(fields, frames),
-            OBSOLETE_PACKET => self.packet(block::obsolete_packet(fields)?, frames, drops),
+            OBSOLETE_PACKET => self.packet(&block::obsolete_packet(fields)?, frames, drops),
             INTERFACE_DESCRIPTION => self.declare(fields),
             INTERFACE_STATISTICS => self.statistics(fields, drops),
             SECTION_HEADER => self.section(fields),
@@ -158,7 +158,7 @@ impl Pcapng {
         Ok(())
     }
 
-    fn packet(&mut self, packet: Body, frames: &mut Vec<Frame>, drops: &mut Vec<CaptureDrop>) -> Result<(), Damage> {
+    fn packet(&mut self, packet: &Body, frames: &mut Vec<Frame>, drops: &mut Vec<CaptureDrop>) -> Result<(), Damage> {
         let interface = self.interface(packet.interface)?;
         let time = interface.settings.clock.time(packet.ticks);
         let lost = packet.lost_packets.map_or(0, |packets| interface.losses.before_packet(packets));
