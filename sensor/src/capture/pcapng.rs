@@ -108,6 +108,7 @@ impl Pcapng {
         Ok(start + whole.len())
     }
 
+    #[inline(always)]
     fn read(
         &mut self,
         kind: u32,
@@ -158,6 +159,7 @@ impl Pcapng {
         Ok(())
     }
 
+    #[inline(always)]
     fn packet(&mut self, packet: &Body, frames: &mut Vec<Frame>, drops: &mut Vec<CaptureDrop>) -> Result<(), Damage> {
         let interface = self.interface(packet.interface)?;
         let time = interface.settings.clock.time(packet.ticks);

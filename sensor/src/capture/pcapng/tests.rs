@@ -243,7 +243,7 @@ fn lengths_inside_a_block_that_lie() {
     assert_eq!(damage_of(&option_runs_out), Damage::BlockShort { needed_bytes: 8, left_bytes: 4 });
     let flags_too_long = packet(0, 0, b"\x02\0\x05\0\x01\0\0\0\0\0\0\0");
     assert_eq!(damage_of(&flags_too_long), Damage::OptionLength { code: 2, length_bytes: 5 });
-    assert_eq!(damage_of(&block(6, &[0; 16])), Damage::BlockShort { needed_bytes: 4, left_bytes: 0 });
+    assert_eq!(damage_of(&block(6, &[0; 16])), Damage::BlockShort { needed_bytes: 16, left_bytes: 12 });
 }
 
 #[test]
