@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 /// the others go on. Costs a copy of each frame and a block of memory for each source.
 pub struct Merge {
     sources: Vec<Ahead>,
-    /// Time of the next frame of each source that has one, soonest first; at the same time, first source first.
+    /// When each source that has something is due, soonest first; at the same time, first source first.
     heads: BinaryHeap<Reverse<(Timestamp, usize)>>,
     /// What went wrong and was not handed out yet.
     errors: VecDeque<CaptureError>,
@@ -31,6 +31,12 @@ impl Ahead {
     fn head(&self) -> Option<&Frame> {
         self.block.frames.get(self.taken)
     }
+
+    /// When the block is due: at its next frame, or at its first drop if it holds nothing else.
+    fn due(&self) -> Option<Timestamp> {
+        let first_drop = || self.block.drops.first().map(|drop| drop.time);
+        self.head().map(|frame| frame.time).or_else(first_drop)
+    }
 }
 
 impl Merge {
@@ -45,8 +51,8 @@ impl Merge {
         }
     }
 
-    /// Reads from source `index` until it has a frame to offer or ends. What its last block told of drops is due by
-    /// now, the frames around them having been handed out.
+    /// Reads the next block of source `index`. What its last block told of drops goes out now, the frames around them
+    /// having been handed out.
     fn read_ahead(&mut self, index: usize, out: &mut Block) {
         let Some(ahead) = self.sources.get_mut(index) else { return };
         loop {
@@ -57,8 +63,8 @@ impl Merge {
                 Ok(Fill::More) => {}
                 Err(error) => self.errors.push_back(error),
             }
-            if let Some(frame) = ahead.head() {
-                self.heads.push(Reverse((frame.time, index)));
+            if let Some(time) = ahead.due() {
+                self.heads.push(Reverse((time, index)));
                 return;
             }
         }
@@ -70,7 +76,7 @@ impl Merge {
         let Some(ahead) = self.sources.get_mut(index) else { return };
         while let Some(frame) = ahead.head() {
             let head = (frame.time, index);
-            if out.bytes.len() >= BLOCK_BYTES || next.is_some_and(|next| next < head) {
+            if is_full(out) || next.is_some_and(|next| next < head) {
                 self.heads.push(Reverse(head));
                 return;
             }
@@ -96,7 +102,7 @@ impl Source for Merge {
                 self.read_ahead(index, block);
             }
         }
-        while block.bytes.len() < BLOCK_BYTES
+        while !is_full(block)
             && self.errors.is_empty()
             && let Some(Reverse((_, index))) = self.heads.pop()
         {
@@ -108,6 +114,14 @@ impl Source for Merge {
         self.errors.pop_front().map_or(Ok(Fill::End), Err)
     }
 }
+
+/// Frames can be empty and drops have no bytes, so their number is bounded too.
+fn is_full(block: &Block) -> bool {
+    block.bytes.len() >= BLOCK_BYTES || block.frames.len() + block.drops.len() >= ITEMS_MAX
+}
+
+/// How many frames and drops fill a block.
+const ITEMS_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -172,6 +186,18 @@ mod tests {
         assert_eq!(payloads.len(), 1400);
         assert!(payloads[..700].iter().all(|payload| *payload == [b'a'; 1024]));
         assert!(payloads[700..].iter().all(|payload| *payload == [b'b'; 1024]));
+    }
+
+    #[test]
+    fn empty_frames_fill_a_block_too() {
+        let many = [&PCAP[..24], &[0; 16].repeat(3 * ITEMS_MAX)].concat();
+        let mut merge = merge(&[("a", many)], &Interfaces::default());
+        let mut block = Block::default();
+        for _ in 0..3 {
+            assert_eq!(merge.fill(&mut block).unwrap(), Fill::More);
+            assert_eq!(block.frames.len(), ITEMS_MAX);
+        }
+        assert_eq!(merge.fill(&mut block).unwrap(), Fill::End);
     }
 
     #[test]
