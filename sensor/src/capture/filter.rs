@@ -198,6 +198,14 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_can_move_to_a_worker() {
+        let mut filter = Filter::new("udp").unwrap();
+        let mut block = block(&[cooked()]);
+        let excluded = std::thread::scope(|scope| scope.spawn(|| filter.apply(&mut block)).join().unwrap());
+        assert_eq!(excluded, Excluded::default());
+    }
+
+    #[test]
     fn each_link_type_has_the_number_of_the_registry() {
         for (index, number) in LINK_TYPES.iter().enumerate() {
             let number = number.map_or(u16::MAX, |number| u16::try_from(number).unwrap());

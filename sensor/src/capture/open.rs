@@ -32,7 +32,7 @@ impl Input {
     }
 
     /// The name for interfaces that have none: the file's name without its extensions (`eth0` for
-    /// `/tmp/eth0.pcap.gz`), or `stdin`.
+    /// `captures/eth0.pcap.gz`), or `stdin`.
     pub fn stem(&self) -> String {
         match self {
             Self::File(path) => stem(path),

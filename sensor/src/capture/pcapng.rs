@@ -12,7 +12,7 @@ mod block;
 mod interface;
 mod time;
 
-use self::block::{Body, Fields};
+use self::block::{Fields, PacketBlock};
 use self::interface::SectionInterface;
 use super::order::ByteOrder;
 use super::stream::{Stop, Walk, Walked};
@@ -160,7 +160,12 @@ impl Pcapng {
     }
 
     #[inline(always)]
-    fn packet(&mut self, packet: &Body, frames: &mut Vec<Frame>, drops: &mut Vec<CaptureDrop>) -> Result<(), Damage> {
+    fn packet(
+        &mut self,
+        packet: &PacketBlock,
+        frames: &mut Vec<Frame>,
+        drops: &mut Vec<CaptureDrop>,
+    ) -> Result<(), Damage> {
         let interface = self.interface(packet.interface)?;
         let time = interface.settings.clock.time(packet.ticks);
         let lost = packet.lost_packets.map_or(0, |packets| interface.losses.before_packet(packets));
