@@ -124,6 +124,8 @@ mod order;
 mod pcap_file;
 mod pcapng;
 mod stream;
+#[cfg(test)]
+mod testing;
 
 pub use error::{CaptureError, Damage, Part};
 pub use filter::{Excluded, Filter, FilterError, Filtered};

@@ -131,3 +131,98 @@ const LINK_TYPES: [Option<i32>; 13] = [
     Some(239),
     None,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Direction, Frame};
+    use super::*;
+    use crate::time::Timestamp;
+
+    /// A UDP packet from 10.0.0.1:53 to 10.0.0.2:1024 without data.
+    const IP: [u8; 28] = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 53, 4, 0, 0, 8, 0, 0];
+
+    /// A block with a frame for each of `frames`.
+    fn block(frames: &[(LinkType, Vec<u8>)]) -> Block {
+        let mut block = Block::default();
+        for (link_type, data) in frames {
+            block.frames.push(Frame {
+                time: Timestamp(0),
+                offset: block.bytes.len() as u32,
+                captured_bytes: data.len() as u32,
+                original_bytes: 1500,
+                interface: 0,
+                link_type: *link_type,
+                direction: Direction::Unknown,
+            });
+            block.bytes.extend(data);
+        }
+        block
+    }
+
+    fn ethernet(ether_type: [u8; 2]) -> (LinkType, Vec<u8>) {
+        (LinkType::Ethernet, [&[2; 12], &ether_type[..], &IP].concat())
+    }
+
+    fn cooked() -> (LinkType, Vec<u8>) {
+        (LinkType::LinuxSll, [&[0, 0, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0, 8, 0], &IP[..]].concat())
+    }
+
+    fn left_by(expression: &str, frames: &[(LinkType, Vec<u8>)]) -> (Vec<LinkType>, Excluded) {
+        let mut block = block(frames);
+        let excluded = Filter::new(expression).unwrap().clone().apply(&mut block);
+        (block.frames.iter().map(|frame| frame.link_type).collect(), excluded)
+    }
+
+    #[test]
+    fn an_expression_works_on_every_link_type() {
+        let frames = [ethernet([8, 0]), cooked(), (LinkType::Raw, IP.to_vec())];
+        let all = vec![LinkType::Ethernet, LinkType::LinuxSll, LinkType::Raw];
+        assert_eq!(left_by("udp port 53 and host 10.0.0.2", &frames), (all, Excluded::default()));
+        let excluded = Excluded { unselected_frames: 3, unfilterable_frames: 0 };
+        assert_eq!(left_by("tcp", &frames), (vec![], excluded));
+    }
+
+    #[test]
+    fn only_what_is_selected_stays() {
+        let frames = [ethernet([8, 0]), ethernet([8, 6]), (LinkType::Ethernet, vec![2; 10]), ethernet([8, 0])];
+        let excluded = Excluded { unselected_frames: 2, unfilterable_frames: 0 };
+        assert_eq!(left_by("ip", &frames), (vec![LinkType::Ethernet; 2], excluded));
+    }
+
+    #[test]
+    fn frames_without_a_program_are_counted_apart() {
+        let frames = [ethernet([8, 0]), (LinkType::Raw, IP.to_vec()), (LinkType::Unsupported, IP.to_vec())];
+        let excluded = Excluded { unselected_frames: 0, unfilterable_frames: 2 };
+        // Raw IP has no Ethernet addresses.
+        assert_eq!(left_by("ether src 02:02:02:02:02:02", &frames), (vec![LinkType::Ethernet], excluded));
+    }
+
+    #[test]
+    fn an_expression_for_another_link_type_is_right() {
+        assert!(Filter::new("wlan type mgt").is_ok());
+    }
+
+    #[test]
+    fn a_wrong_expression_is_refused_in_the_words_of_libpcap() {
+        let error = Filter::new("tcp prot 80").err().unwrap().to_string();
+        assert!(error.starts_with("filter `tcp prot 80`: libpcap error: "), "{error}");
+        assert!(error.contains("syntax error"), "{error}");
+        assert!(Filter::new("tcp\0").is_err());
+    }
+
+    #[test]
+    fn a_filter_can_move_to_a_worker() {
+        let mut filter = Filter::new("udp").unwrap();
+        let mut block = block(&[cooked()]);
+        let excluded = std::thread::scope(|scope| scope.spawn(|| filter.apply(&mut block)).join().unwrap());
+        assert_eq!(excluded, Excluded::default());
+    }
+
+    #[test]
+    fn each_link_type_has_the_number_of_the_registry() {
+        for (index, number) in LINK_TYPES.iter().enumerate() {
+            let number = number.map_or(u16::MAX, |number| u16::try_from(number).unwrap());
+            assert_eq!(LinkType::from_number(number) as usize, index);
+        }
+    }
+}

@@ -62,3 +62,48 @@ fn drain(source: &mut dyn Source, interfaces: &Interfaces) -> Drained {
 
 /// A few bytes can unpack to gigabytes; a look at this many blocks is enough.
 const FILLS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{PCAP, PCAPNG};
+    use super::fuzz;
+
+    #[test]
+    fn seeds() {
+        for seed in [b"", PCAP, PCAPNG, b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"\x28\xb5\x2f\xfd\0\0"] {
+            fuzz(seed);
+            fuzz(&zstd::encode_all(seed, 0).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_few_bytes_that_unpack_to_many() {
+        let zeros = [PCAP, &[0; 64 * 1024 * 1024]].concat();
+        fuzz(&zstd::encode_all(&*zeros, 0).unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_captures(
+            which in any::<bool>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = if which { PCAP.repeat(3) } else { PCAPNG.repeat(3) };
+            for (index, value) in changes {
+                let at = index.index(bytes.len());
+                bytes[at] = value;
+            }
+            bytes.truncate(cut.index(bytes.len() + 1));
+            fuzz(&bytes);
+        }
+
+        #[test]
+        fn noise_behind_a_header(which in any::<bool>(), noise in prop::collection::vec(any::<u8>(), 0..300)) {
+            let header = if which { &PCAP[..24] } else { &PCAPNG[..48] };
+            fuzz(&[header, &noise].concat());
+        }
+    }
+}

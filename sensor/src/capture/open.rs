@@ -32,7 +32,7 @@ impl Input {
     }
 
     /// The name for interfaces that have none: the file's name without its extensions (`eth0` for
-    /// `/tmp/eth0.pcap.gz`), or `stdin`.
+    /// `captures/eth0.pcap.gz`), or `stdin`.
     pub fn stem(&self) -> String {
         match self {
             Self::File(path) => stem(path),
@@ -90,7 +90,9 @@ pub fn open_reader(
         let capture = names.capture.clone();
         let format = Pcapng::new(names, interfaces.clone());
         let first = (Part::BlockHeader, PCAPNG_BLOCK_BYTES_MIN);
-        return Ok(Box::new(Stream::new(reader, format, &capture, head, 0, first)));
+        // The first block starts in what was read already.
+        let reader = Box::new(Cursor::new(head).chain(reader));
+        return Ok(Box::new(Stream::new(reader, format, &capture, 0, first)));
     }
     let Some(dialect) = Dialect::of(magic) else { return Err(refusal(names.capture, head)) };
     let format = pcap_file(dialect, &head, &names, interfaces).map_err(|damage| CaptureError::Damaged {
@@ -99,7 +101,7 @@ pub fn open_reader(
         damage,
     })?;
     let first = (Part::RecordHeader, RECORD_HEADER_BYTES);
-    Ok(Box::new(Stream::new(reader, format, &names.capture, Vec::new(), FILE_HEADER_BYTES as u64, first)))
+    Ok(Box::new(Stream::new(reader, format, &names.capture, FILE_HEADER_BYTES as u64, first)))
 }
 
 fn pcap_file(dialect: Dialect, head: &[u8], names: &Names, interfaces: &Interfaces) -> Result<PcapFile, Damage> {
@@ -180,4 +182,136 @@ fn stem(path: &Path) -> String {
 fn is_capture_extension(extension: &str) -> bool {
     let extension = extension.trim_end_matches(|c: char| c.is_ascii_digit());
     ["pcap", "pcapng", "cap", "dmp", "dump", "gz", "zst", "zstd"].contains(&extension)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::write::GzEncoder;
+
+    use super::super::testing::{Drained, PCAP, PCAPNG, drain, open_bytes, read, read_with};
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 0).unwrap()
+    }
+
+    fn assert_both_frames(drained: &Drained) {
+        assert_eq!(drained.payloads(), [&b"abc"[..], b"defgh"]);
+        assert_eq!(drained.times_ns(), [1_000_002_000, 4_000_005_000]);
+        assert!(drained.errors.is_empty());
+    }
+
+    #[test]
+    fn both_formats_in_both_compressions() {
+        for plain in [PCAP, PCAPNG] {
+            for packed in [plain.to_vec(), gzip(plain), zstd(plain)] {
+                assert_both_frames(&read(&packed).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn members_and_frames_follow_each_other() {
+        let (front, back) = PCAP.split_at(30);
+        assert_both_frames(&read(&[gzip(front), gzip(b""), gzip(back)].concat()).unwrap());
+        assert_both_frames(&read(&[zstd(front), zstd(b""), zstd(back)].concat()).unwrap());
+        let skippable = b"\x50\x2a\x4d\x18\x02\0\0\0hi";
+        assert_both_frames(&read(&[&skippable[..], &zstd(PCAP)].concat()).unwrap());
+    }
+
+    #[test]
+    fn a_cut_in_the_compression_is_an_error_after_the_frames() {
+        let long = [PCAP, &PCAP[24..].repeat(5_000)].concat();
+        for packed in [gzip(&long), zstd(&long)] {
+            let drained = read(&packed[..packed.len() - 6]).unwrap();
+            let [(frames, CaptureError::Read { input, .. })] = &*drained.errors else { panic!("{:?}", drained.errors) };
+            assert_eq!((input.as_str(), *frames), ("test.pcap", drained.frames.len()));
+        }
+        let drained = read(&gzip(&long[..long.len() - 1])).unwrap();
+        assert_eq!(drained.frames.len(), 10_001);
+        let cut = Damage::Cut { part: Part::Record, needed_bytes: 21, left_bytes: 20 };
+        assert_eq!(drained.damage(), Some((long.len() as u64 - 21, cut)));
+    }
+
+    #[test]
+    fn nothing_at_all_is_said_to_be_empty() {
+        for nothing in [Vec::new(), gzip(b""), zstd(b"")] {
+            let error = read(&nothing).unwrap_err();
+            assert_eq!(error.to_string(), "test.pcap: is empty, there is not even a file header");
+        }
+    }
+
+    #[test]
+    fn what_is_no_capture_is_refused() {
+        let text = read(b"PK\x03\x04 an archive of some kind").unwrap_err().to_string();
+        assert!(text.starts_with("test.pcap: is not a capture: its first bytes [50, 4b, 03, 04] are"), "{text}");
+        assert!(
+            matches!(read(b"\xd4\xc3").unwrap_err(), CaptureError::Format { first_bytes, .. } if first_bytes == [0xd4, 0xc3])
+        );
+        assert!(matches!(read(&gzip(&gzip(PCAP))).unwrap_err(), CaptureError::Format { .. }));
+        assert!(matches!(read(b"\x1f\x8b not gzip").unwrap_err(), CaptureError::Io { .. }));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let interfaces = Interfaces::default();
+        let directory = open(&Input::File(folder.clone()), &interfaces, None).err().unwrap().to_string();
+        assert!(directory.starts_with(&format!("{}: Is a directory", folder.display())), "{directory}");
+        let missing = folder.join("no-such.pcap");
+        let missing_error = open(&Input::File(missing.clone()), &interfaces, None).err().unwrap().to_string();
+        assert!(missing_error.starts_with(&format!("{}: No such file", missing.display())), "{missing_error}");
+        assert_eq!(interfaces.count(), 0);
+    }
+
+    #[test]
+    fn a_files_stem_names_its_interface() {
+        for (path, stem) in [
+            ("/var/cap/eth0.pcap.gz", "eth0"),
+            ("eth0.2024-01-01.PCAPNG", "eth0.2024-01-01"),
+            ("lan.pcap12", "lan"),
+            ("lan", "lan"),
+            (".pcap", ".pcap"),
+            ("host.example", "host.example"),
+            ("x.cap.zst", "x"),
+        ] {
+            assert_eq!(Input::File(path.into()).stem(), stem);
+        }
+        assert_eq!(Input::from_argument(OsStr::new("-")).stem(), "stdin");
+        assert_eq!(Input::from_argument(OsStr::new("-")).to_string(), "standard input");
+
+        let interfaces = Interfaces::default();
+        read_with(PCAP, &interfaces).unwrap();
+        assert_eq!(interfaces.get(0).unwrap().name, "test");
+    }
+
+    #[test]
+    fn a_wanted_name_is_that_of_every_interface() {
+        let interfaces = Interfaces::default();
+        for bytes in [PCAP, PCAPNG] {
+            let reader = Box::new(Cursor::new(bytes));
+            let mut source = open_reader(reader, &Input::Stdin, &interfaces, Some("wan")).unwrap();
+            assert_both_frames(&drain(&mut *source));
+        }
+        assert_eq!(interfaces.count(), 1);
+        let only = interfaces.get(0).unwrap();
+        assert_eq!((&*only.name, &*only.capture), ("wan", "standard input"));
+    }
+
+    #[test]
+    fn files_of_one_stem_stay_apart() {
+        let interfaces = Interfaces::default();
+        for name in ["monday/eth0.pcap", "tuesday/eth0.pcap"] {
+            open_bytes(PCAP, name, &interfaces).unwrap();
+        }
+        assert_eq!(interfaces.count(), 2);
+    }
 }

@@ -140,3 +140,186 @@ impl Walk for PcapFile {
 
 /// `PACKET_OUTGOING` of Linux's `if_packet.h`.
 const PACKET_OUTGOING: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{PCAP, read};
+    use super::super::{BLOCK_BYTES, CaptureError};
+    use super::*;
+
+    /// A file header: `magic` and `version` as they lie in the file, then time zone and accuracy 0, snap length 65535
+    /// and Ethernet in the byte order of `big`.
+    fn file(magic: [u8; 4], version: [u8; 4], big: bool) -> Vec<u8> {
+        let last: &[u8] = if big { b"\0\0\xff\xff\0\0\0\x01" } else { b"\xff\xff\0\0\x01\0\0\0" };
+        [&magic[..], &version, &[0; 8], last].concat()
+    }
+
+    const VERSION_2_4: [u8; 4] = [2, 0, 4, 0];
+
+    #[test]
+    fn little_endian_microseconds() {
+        let drained = read(PCAP).unwrap();
+        let frame = Frame {
+            time: Timestamp(1_000_002_000),
+            offset: 16,
+            captured_bytes: 3,
+            original_bytes: 3,
+            interface: 0,
+            link_type: LinkType::Ethernet,
+            direction: Direction::Unknown,
+        };
+        let second =
+            Frame { time: Timestamp(4_000_005_000), offset: 35, captured_bytes: 5, original_bytes: 9, ..frame };
+        assert_eq!(drained.frames, [(frame, b"abc".to_vec()), (second, b"defgh".to_vec())]);
+        assert_eq!(drained.damage(), None);
+    }
+
+    #[test]
+    fn big_endian_microseconds() {
+        let mut bytes = file([0xa1, 0xb2, 0xc3, 0xd4], [0, 2, 0, 4], true);
+        bytes.extend(b"\0\0\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\x07abc");
+        let drained = read(&bytes).unwrap();
+        assert_eq!(drained.times_ns(), [1_000_002_000]);
+        assert_eq!(drained.payloads(), [b"abc"]);
+        assert_eq!(drained.frames[0].0.original_bytes, 7);
+        assert_eq!(drained.frames[0].0.link_type, LinkType::Ethernet);
+    }
+
+    #[test]
+    fn nanoseconds_in_both_orders() {
+        let mut bytes = file([0x4d, 0x3c, 0xb2, 0xa1], VERSION_2_4, false);
+        bytes.extend(b"\x01\0\0\0\x02\0\0\0\x01\0\0\0\x01\0\0\0a");
+        assert_eq!(read(&bytes).unwrap().times_ns(), [1_000_000_002]);
+        let mut bytes = file([0xa1, 0xb2, 0x3c, 0x4d], [0, 2, 0, 4], true);
+        bytes.extend(b"\0\0\0\x01\0\0\0\x02\0\0\0\x01\0\0\0\x01a");
+        assert_eq!(read(&bytes).unwrap().times_ns(), [1_000_000_002]);
+    }
+
+    #[test]
+    fn modified_records_tell_their_direction() {
+        let mut bytes = file([0x34, 0xcd, 0xb2, 0xa1], VERSION_2_4, false);
+        bytes.extend(b"\x01\0\0\0\x02\0\0\0\x03\0\0\0\x03\0\0\0\x02\0\0\0\x08\0\x04\0abc");
+        bytes.extend(b"\x01\0\0\0\x02\0\0\0\x02\0\0\0\x02\0\0\0\x02\0\0\0\x08\0\0\0de");
+        let drained = read(&bytes).unwrap();
+        assert_eq!(drained.payloads(), [&b"abc"[..], b"de"]);
+        let directions: Vec<Direction> = drained.frames.iter().map(|(frame, _)| frame.direction).collect();
+        assert_eq!(directions, [Direction::Egress, Direction::Ingress]);
+
+        let mut bytes = file([0xa1, 0xb2, 0xcd, 0x34], [0, 2, 0, 4], true);
+        bytes.extend(b"\0\0\0\x01\0\0\0\x02\0\0\0\x01\0\0\0\x01\0\0\0\x02\0\x08\x04\0a");
+        assert_eq!(read(&bytes).unwrap().frames[0].0.direction, Direction::Egress);
+
+        let cut = read(&bytes[..bytes.len() - 3]).unwrap();
+        let damage = Damage::Cut { part: Part::RecordHeader, needed_bytes: 24, left_bytes: 22 };
+        assert_eq!(cut.damage(), Some((24, damage)));
+    }
+
+    #[test]
+    fn old_versions_put_the_original_length_first() {
+        let record = b"\x01\0\0\0\x02\0\0\0\x09\0\0\0\x03\0\0\0abc";
+        for version in [[2, 0, 2, 0], [2, 0, 3, 0]] {
+            let mut bytes = file([0xd4, 0xc3, 0xb2, 0xa1], version, false);
+            bytes.extend(record);
+            let (frame, data) = read(&bytes).unwrap().frames.remove(0);
+            assert_eq!((frame.captured_bytes, frame.original_bytes, &*data), (3, 9, &b"abc"[..]));
+        }
+        let mut bytes = file([0xd4, 0xc3, 0xb2, 0xa1], [2, 0, 3, 0], false);
+        bytes.extend(b"\x01\0\0\0\x02\0\0\0\x03\0\0\0\x09\0\0\0abc");
+        assert_eq!(read(&bytes).unwrap().frames[0].0.original_bytes, 9);
+    }
+
+    #[test]
+    fn other_versions_are_refused() {
+        let error = read(&file([0xd4, 0xc3, 0xb2, 0xa1], [3, 0, 0, 0], false)).unwrap_err();
+        assert!(matches!(error, CaptureError::Damaged { damage: Damage::Version { major: 3, minor: 0 }, .. }));
+        assert_eq!(error.to_string(), "test.pcap: damaged at offset 0: version 3.0 is not supported");
+    }
+
+    #[test]
+    fn time_is_unsigned_and_fractions_carry() {
+        let mut bytes = file([0xd4, 0xc3, 0xb2, 0xa1], VERSION_2_4, false);
+        bytes.extend(b"\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\0");
+        // 4 294 967 295 s and as many microseconds.
+        assert_eq!(read(&bytes).unwrap().times_ns(), [4_294_967_295_000_000_000 + 4_294_967_295_000]);
+    }
+
+    #[test]
+    fn the_upper_half_of_the_link_type_is_not_part_of_it() {
+        let mut bytes = PCAP.to_vec();
+        bytes[20..24].copy_from_slice(&[0x71, 0, 0, 0x14]);
+        assert_eq!(read(&bytes).unwrap().frames[0].0.link_type, LinkType::LinuxSll);
+    }
+
+    #[test]
+    fn a_cut_anywhere_keeps_the_frames_before_it() {
+        for length in FILE_HEADER_BYTES..PCAP.len() {
+            let drained = read(&PCAP[..length]).unwrap();
+            let (frames, border, body_bytes) = match length {
+                24..43 => (0, 24, 3),
+                _ => (1, 43, 5),
+            };
+            assert_eq!(drained.frames.len(), frames, "cut at {length}");
+            let left_bytes = length - border;
+            let cut = if left_bytes < 16 {
+                Damage::Cut { part: Part::RecordHeader, needed_bytes: 16, left_bytes }
+            } else {
+                Damage::Cut { part: Part::Record, needed_bytes: 16 + body_bytes, left_bytes }
+            };
+            assert_eq!(drained.damage(), (left_bytes > 0).then_some((border as u64, cut)), "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn a_cut_in_the_file_header_is_refused() {
+        for length in 4..FILE_HEADER_BYTES {
+            let error = read(&PCAP[..length]).unwrap_err();
+            let needed_bytes = FILE_HEADER_BYTES;
+            let cut = Damage::Cut { part: Part::FileHeader, needed_bytes, left_bytes: length };
+            assert!(matches!(error, CaptureError::Damaged { offset: 0, damage, .. } if damage == cut), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_lies_is_damage() {
+        for (length, captured_bytes) in
+            [(b"\xff\xff\xff\x7f", 0x7fff_ffff), (b"\xff\xff\xff\xff", 0xffff_ffff), (b"\x01\0\x10\0", 0x10_0001)]
+        {
+            let mut bytes = PCAP.to_vec();
+            bytes[51..55].copy_from_slice(length);
+            let drained = read(&bytes).unwrap();
+            assert_eq!(drained.payloads(), [b"abc"]);
+            assert_eq!(drained.damage(), Some((43, Damage::FrameLength { captured_bytes })));
+        }
+    }
+
+    #[test]
+    fn the_largest_frame_is_larger_than_a_block() {
+        let mut bytes = PCAP.to_vec();
+        bytes.extend(b"\x06\0\0\0\0\0\0\0\0\0\x10\0\0\0\x10\0");
+        bytes.resize(bytes.len() + FRAME_BYTES_MAX, 0x5a);
+        bytes.extend(&PCAP[24..]);
+        let drained = read(&bytes).unwrap();
+        let lengths: Vec<usize> = drained.frames.iter().map(|(_, data)| data.len()).collect();
+        assert_eq!(lengths, [3, 5, FRAME_BYTES_MAX, 3, 5]);
+        assert!(drained.frames[2].1.iter().all(|byte| *byte == 0x5a));
+        assert_eq!(drained.payloads()[4], b"defgh");
+    }
+
+    #[test]
+    fn records_cross_from_block_to_block() {
+        let mut bytes = PCAP[..24].to_vec();
+        let mut expected = Vec::new();
+        for number in 0..3 * BLOCK_BYTES as u32 / 100 {
+            let length = 40 + number % 61;
+            bytes.extend(number.to_le_bytes());
+            bytes.extend(0_u32.to_le_bytes());
+            bytes.extend(length.to_le_bytes());
+            bytes.extend(length.to_le_bytes());
+            bytes.extend(vec![number as u8; length as usize]);
+            expected.push(vec![number as u8; length as usize]);
+        }
+        let drained = read(&bytes).unwrap();
+        assert_eq!(drained.payloads(), expected);
+        assert_eq!(drained.times_ns().last(), Some(&((expected.len() as u64 - 1) * NANOS_PER_SEC)));
+    }
+}

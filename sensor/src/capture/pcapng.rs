@@ -12,7 +12,7 @@ mod block;
 mod interface;
 mod time;
 
-use self::block::{Body, Fields};
+use self::block::{Fields, PacketBlock};
 use self::interface::SectionInterface;
 use super::order::ByteOrder;
 use super::stream::{Stop, Walk, Walked};
@@ -108,6 +108,7 @@ impl Pcapng {
         Ok(start + whole.len())
     }
 
+    #[inline(always)]
     fn read(
         &mut self,
         kind: u32,
@@ -116,9 +117,9 @@ impl Pcapng {
         drops: &mut Vec<CaptureDrop>,
     ) -> Result<(), Damage> {
         match kind {
-            ENHANCED_PACKET => self.packet(block::enhanced_packet(fields)?, frames, drops),
+            ENHANCED_PACKET => self.packet(&block::enhanced_packet(fields)?, frames, drops),
             SIMPLE_PACKET => self.simple_packet(fields, frames),
-            OBSOLETE_PACKET => self.packet(block::obsolete_packet(fields)?, frames, drops),
+            OBSOLETE_PACKET => self.packet(&block::obsolete_packet(fields)?, frames, drops),
             INTERFACE_DESCRIPTION => self.declare(fields),
             INTERFACE_STATISTICS => self.statistics(fields, drops),
             SECTION_HEADER => self.section(fields),
@@ -158,7 +159,13 @@ impl Pcapng {
         Ok(())
     }
 
-    fn packet(&mut self, packet: Body, frames: &mut Vec<Frame>, drops: &mut Vec<CaptureDrop>) -> Result<(), Damage> {
+    #[inline(always)]
+    fn packet(
+        &mut self,
+        packet: &PacketBlock,
+        frames: &mut Vec<Frame>,
+        drops: &mut Vec<CaptureDrop>,
+    ) -> Result<(), Damage> {
         let interface = self.interface(packet.interface)?;
         let time = interface.settings.clock.time(packet.ticks);
         let lost = packet.lost_packets.map_or(0, |packets| interface.losses.before_packet(packets));
@@ -232,3 +239,6 @@ const SIMPLE_PACKET: u32 = 3;
 const INTERFACE_STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
+
+#[cfg(test)]
+mod tests;

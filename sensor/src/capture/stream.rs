@@ -53,17 +53,11 @@ enum State {
 }
 
 impl<W: Walk> Stream<W> {
-    /// A source over `carry`, which starts at `offset` of the input called `input`, and then `reader`. `first` is what
-    /// the format's first record needs to be looked at.
-    pub(super) fn new(
-        reader: Box<dyn Read + Send>,
-        format: W,
-        input: &str,
-        carry: Vec<u8>,
-        offset: u64,
-        first: (Part, usize),
-    ) -> Self {
-        Self { reader, format, input: input.to_owned(), carry, offset, lacks: first, state: State::Reading }
+    /// A source over `reader`, which is at `offset` of the input called `input`. `first` is what the format's first
+    /// record needs to be looked at.
+    pub(super) fn new(reader: Box<dyn Read + Send>, format: W, input: &str, offset: u64, first: (Part, usize)) -> Self {
+        let (input, carry) = (input.to_owned(), Vec::new());
+        Self { reader, format, input, carry, offset, lacks: first, state: State::Reading }
     }
 
     /// Reads until `block` has something in it, the input ends or something is wrong.

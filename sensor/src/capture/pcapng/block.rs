@@ -49,6 +49,12 @@ impl<'a> Fields<'a> {
         self.array().map(|bytes| self.order.u32(bytes))
     }
 
+    /// Four numbers in one step, which is what makes packets quick to read.
+    fn words(&mut self) -> Result<[u32; 4], Damage> {
+        let order = self.order;
+        self.array::<16>().map(|bytes| bytemuck::cast::<_, [[u8; 4]; 4]>(bytes).map(|word| order.u32(word)))
+    }
+
     /// A time stamp or a count in two halves, the high one first in either byte order.
     pub(super) fn high_low(&mut self) -> Result<u64, Damage> {
         Ok(u64::from(self.u32()?) << 32 | u64::from(self.u32()?))
@@ -118,7 +124,7 @@ impl BlockOption<'_> {
 }
 
 /// What an Enhanced Packet Block and an obsolete Packet Block both tell.
-pub(super) struct Body {
+pub(super) struct PacketBlock {
     pub(super) interface: u32,
     pub(super) ticks: u64,
     pub(super) offset: u32,
@@ -129,12 +135,13 @@ pub(super) struct Body {
     pub(super) lost_packets: Option<u64>,
 }
 
-pub(super) fn enhanced_packet(mut fields: Fields<'_>) -> Result<Body, Damage> {
+#[inline(always)]
+pub(super) fn enhanced_packet(mut fields: Fields<'_>) -> Result<PacketBlock, Damage> {
     let interface = fields.u32()?;
     packet(interface, None, fields)
 }
 
-pub(super) fn obsolete_packet(mut fields: Fields<'_>) -> Result<Body, Damage> {
+pub(super) fn obsolete_packet(mut fields: Fields<'_>) -> Result<PacketBlock, Damage> {
     let interface = u32::from(fields.u16()?);
     let lost_packets = match fields.u16()? {
         DROPS_UNKNOWN => None,
@@ -143,13 +150,15 @@ pub(super) fn obsolete_packet(mut fields: Fields<'_>) -> Result<Body, Damage> {
     packet(interface, lost_packets, fields)
 }
 
-/// From the time stamp on, both blocks are alike.
-fn packet(interface: u32, lost_packets: Option<u64>, mut fields: Fields<'_>) -> Result<Body, Damage> {
-    let ticks = fields.high_low()?;
-    let (captured_bytes, original_bytes) = (fields.u32()?, fields.u32()?);
+/// From the time stamp on, both blocks are alike. Inlined, because handing the packet on through memory was measured
+/// to cost as much as all the rest.
+#[inline(always)]
+fn packet(interface: u32, lost_packets: Option<u64>, mut fields: Fields<'_>) -> Result<PacketBlock, Damage> {
+    let [high, low, captured_bytes, original_bytes] = fields.words()?;
+    let ticks = u64::from(high) << 32 | u64::from(low);
     let offset = fields.frame(captured_bytes)?;
     let direction = Direction::Unknown;
-    let mut packet = Body { interface, ticks, offset, captured_bytes, original_bytes, direction, lost_packets };
+    let mut packet = PacketBlock { interface, ticks, offset, captured_bytes, original_bytes, direction, lost_packets };
     while let Some(option) = fields.option()? {
         match option.code {
             FLAGS => packet.direction = direction_of(option.u32()?),
