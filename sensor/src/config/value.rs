@@ -1,10 +1,11 @@
 //! What every value type of the command line and of the files shares: one error, and one way out of TOML.
 
 use std::fmt::Display;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
-use serde::de::Error as _;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// A text that is no value of its kind. Flags and files give the same one.
@@ -100,18 +101,76 @@ where
     T: FromStr,
     T::Err: Display,
 {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a string or a number")]
-    enum Scalar {
-        Number(i64),
-        Text(String),
+    deserializer.deserialize_any(ScalarVisitor(PhantomData))
+}
+
+/// Parses inside the visitor, where the TOML reader still knows the line of what it refuses.
+struct ScalarVisitor<T>(PhantomData<T>);
+
+impl<T> Visitor<'_> for ScalarVisitor<T>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a string or a number")
     }
 
-    let text = match Scalar::deserialize(deserializer)? {
-        Scalar::Number(number) => number.to_string(),
-        Scalar::Text(text) => text,
-    };
-    text.parse().map_err(D::Error::custom)
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+}
+
+/// One value or a list of them, as people like it better.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct List<T>(pub(crate) Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T> Deserialize<'de> for List<T>
+where
+    T: FromStr + Deserialize<'de>,
+    T::Err: Display,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+struct ListVisitor<T>(PhantomData<T>);
+
+impl<'de, T> Visitor<'de> for ListVisitor<T>
+where
+    T: FromStr + Deserialize<'de>,
+    T::Err: Display,
+{
+    type Value = List<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a string or a list of strings")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<List<T>, E> {
+        Ok(List(vec![text.parse().map_err(E::custom)?]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<List<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(element) = elements.next_element()? {
+            list.push(element);
+        }
+        Ok(List(list))
+    }
 }
 
 #[cfg(test)]

@@ -262,7 +262,10 @@ mod tests {
             refusal(&group("{ protocol = 'tcp', ports = '99-1', cidr = '::/0' }")),
             "line 5: `99-1` is not a port range: write `443` or `1024-65535`, the smaller number first"
         );
-        assert_eq!(refusal(&group("{ protocol = true, cidr = '::/0' }")), "line 5: expected a string or a number");
+        assert_eq!(
+            refusal(&group("{ protocol = true, cidr = '::/0' }")),
+            "line 5: invalid type: boolean `true`, expected a string or a number"
+        );
         assert_eq!(
             refusal(&group("{ protocol = 'tcp', cidr = 'any' }")),
             "line 5: `any` is not an address block: write `10.0.0.0/16`, `2001:db8::/32` or an address"
