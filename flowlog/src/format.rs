@@ -42,6 +42,16 @@ impl Format {
         names.join(" ")
     }
 
+    /// A format of just these fields, in their order.
+    ///
+    /// # Errors
+    /// [`FormatError`] when there are none, or one is there twice.
+    pub fn from_fields(fields: impl IntoIterator<Item = Field>) -> Result<Self, FormatError> {
+        let mut format = Self::empty();
+        fields.into_iter().try_for_each(|field| format.push(field))?;
+        if format.fields.is_empty() { Err(FormatError::Empty) } else { Ok(format) }
+    }
+
     /// All fields of AWS's up to `version`, in specification order.
     fn up_to(version: u8) -> impl Iterator<Item = Field> {
         Field::ALL.into_iter().filter(move |field| field.version().is_some_and(|v| v <= version))

@@ -4,9 +4,13 @@
 //! knows no packet, no interface and no thread. The contract is AWS's "Flow log records" page; fields of our own
 //! carry the prefix `x-`.
 
+pub mod community_id;
 pub mod field;
 pub mod format;
+pub mod json;
+pub mod layout;
 pub mod metadata;
+pub mod parquet;
 pub mod record;
 pub mod text;
 mod value;
