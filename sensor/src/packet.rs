@@ -104,6 +104,8 @@ use cursor::Cursor;
 
 mod bsd_loopback;
 mod cisco_hdlc;
+#[cfg(test)]
+mod conformance;
 mod cursor;
 mod ethernet;
 mod ethertype;
