@@ -102,6 +102,8 @@ pub enum Fragment {
 
 use cursor::Cursor;
 
+#[cfg(test)]
+mod against_etherparse;
 mod bsd_loopback;
 mod cisco_hdlc;
 #[cfg(test)]
@@ -124,4 +126,6 @@ mod ppp;
 mod pppoe;
 mod radiotap;
 mod refusal;
+#[cfg(test)]
+mod tests;
 mod transport;
