@@ -152,6 +152,31 @@ proptest! {
         fuzz(&data);
     }
 
+    /// Random bytes under the few that the fast path looks at, which are nearly always as it wants them.
+    #[test]
+    fn frames_of_the_fast_path(
+        mut data in any::<[u8; 85]>(),
+        version in prop::sample::select(vec![(0x0800_u16, 0x45, 23_usize), (0x86dd, 0x60, 20)]),
+        protocol in prop::sample::select(vec![6, 17, 1, 132]),
+        length in 0_u8..80,
+        piece in prop_oneof![9 => Just([0x40, 0x00]), 1 => any::<[u8; 2]>()],
+        kept in 38_usize..=84,
+    ) {
+        let (ethertype, first, protocol_at) = version;
+        let frame = &mut data[1..];
+        frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        frame[14] = first;
+        if first == 0x45 {
+            frame[16..18].copy_from_slice(&[0, length]);
+            frame[20..22].copy_from_slice(&piece);
+        } else {
+            frame[18..20].copy_from_slice(&[0, length]);
+        }
+        frame[protocol_at] = protocol;
+        data[0] = 0;
+        fuzz(&data[..=kept]);
+    }
+
     #[test]
     fn nearly_good_frames(
         choice in 0_u8..13,
