@@ -1,12 +1,11 @@
 //! One pass over a frame: what a flow record needs to know of it.
 //!
 //! [`parse`] walks from the link layer to the outermost IP header and the ports behind it, and never further. A frame
-//! becomes a [`Packet`] or a [`Refusal`]; it is never guessed.
+//! becomes a [`Packet`] or a [`Refusal`]; it is never guessed. Each protocol is one file; `link` chooses the first, `ip`
+//! and `transport` follow. [`fast`] answers for the commonest frames without the walk.
 
 use crate::capture::{Direction, LinkType};
-
-pub use fuzz::fuzz;
-pub use refusal::{Fault, NotIp, Refusal};
+use cursor::Cursor;
 
 /// Reads a frame of which `captured` was kept and which was `original_bytes` long on the wire.
 ///
@@ -41,7 +40,8 @@ pub fn parse(link_type: LinkType, captured: &[u8], original_bytes: u32) -> Resul
 pub struct Packet {
     /// Source and destination of the outermost IP header.
     pub addresses: Addresses,
-    /// IANA number: of the IPv4 header, or the first header of an IPv6 packet that is no extension we walk.
+    /// IANA number: of the IPv4 header, or the first header of an IPv6 packet that is no extension we walk. An
+    /// extension that is cut, or one more than we walk, stands here itself: the packet is counted, without ports.
     pub protocol: u8,
     /// Source port of TCP, UDP, SCTP, DCCP and UDP-Lite, else 0. Also 0 where the capture ends before it.
     pub src_port: u16,
@@ -100,10 +100,12 @@ pub enum Fragment {
     },
 }
 
-use cursor::Cursor;
-
+#[cfg(test)]
+mod against_etherparse;
 mod bsd_loopback;
 mod cisco_hdlc;
+#[cfg(test)]
+mod conformance;
 mod cursor;
 mod ethernet;
 mod ethertype;
@@ -122,4 +124,9 @@ mod ppp;
 mod pppoe;
 mod radiotap;
 mod refusal;
+#[cfg(test)]
+mod tests;
 mod transport;
+
+pub use fuzz::fuzz;
+pub use refusal::{Fault, NotIp, Refusal};

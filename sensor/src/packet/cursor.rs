@@ -1,7 +1,7 @@
 //! The one place where bytes leave a frame.
 //!
 //! A parser takes what it needs, front to back, and is told `None` where the captured bytes end. So a parser reads as
-//! a list of fields, and no other file here does slice arithmetic.
+//! a list of fields, and no other parser does slice arithmetic. (The fast path takes one array of fixed length.)
 
 /// The bytes of a frame that nobody has taken yet. Copying it is a way to look ahead.
 #[derive(Debug, Clone, Copy)]

@@ -119,7 +119,8 @@ mod tests {
             ([0xc0, 0x00], Fragment::None),
             ([0x20, 0x00], Fragment::First { id }),
             ([0x20, 0x01], Fragment::Later { id }),
-            ([0x00, 0xb9], Fragment::Later { id }),
+            ([0x00, 0x01], Fragment::Later { id }),
+            ([0x10, 0x00], Fragment::Later { id }),
             ([0x1f, 0xff], Fragment::Later { id }),
         ] {
             let bytes = packet(|bytes| bytes[6..8].copy_from_slice(&flags_and_offset));
