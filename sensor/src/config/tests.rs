@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use flowlog::record::TrafficClass;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -261,4 +262,16 @@ fn fuzzing_survives_what_it_is_made_for() {
     fuzz(EVERYTHING.as_bytes());
     fuzz("a = [".repeat(10_000).as_bytes());
     fuzz("[".repeat(100_000).as_bytes());
+}
+
+proptest! {
+    #[test]
+    fn damaged_files_are_refused_and_nothing_worse(
+        at in any::<prop::sample::Index>(), damage in "\\PC{0,4}", cut in 0_usize..8
+    ) {
+        let characters: Vec<char> = EVERYTHING.chars().collect();
+        let (head, tail) = characters.split_at(at.index(characters.len()));
+        let text: String = head.iter().copied().chain(damage.chars()).chain(tail.iter().copied().skip(cut)).collect();
+        fuzz(text.as_bytes());
+    }
 }

@@ -429,6 +429,16 @@ fn model_intervals() -> impl Strategy<Value = Vec<Vec<ModelFlow>>> {
 
 proptest! {
     #[test]
+    fn damaged_files_are_refused_and_nothing_worse(
+        at in any::<prop::sample::Index>(), damage in "\\PC{0,4}", cut in 0_usize..8
+    ) {
+        let characters: Vec<char> = MODEL_POLICY.chars().collect();
+        let (head, tail) = characters.split_at(at.index(characters.len()));
+        let text: String = head.iter().copied().chain(damage.chars()).chain(tail.iter().copied().skip(cut)).collect();
+        fuzz(text.as_bytes());
+    }
+
+    #[test]
     fn agrees_with_the_model(intervals in model_intervals()) {
         let mut policy = policy(MODEL_POLICY);
         let mut open = HashMap::new();
