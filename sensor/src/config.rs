@@ -26,8 +26,6 @@ pub use raw::RawConfig;
 
 use std::path::PathBuf;
 
-use ipnet::{IpNet, Ipv4Net};
-
 use document::DocumentError;
 use interface::{INTERFACE_ID, RawInterface};
 use raw::RawOutput;
@@ -64,16 +62,8 @@ pub struct Settings {
     /// How to tell what was done.
     pub summary: SummaryFormat,
     interfaces: Vec<RawInterface>,
-    all_interfaces: InterfaceFlags,
-}
-
-/// What flags say about every interface.
-#[derive(Debug, Clone)]
-struct InterfaceFlags {
-    id: Option<InterfaceId>,
-    vpc_cidrs: Vec<Ipv4Net>,
-    subnet_cidrs: Vec<IpNet>,
-    local: Vec<IpNet>,
+    /// What flags and the head of the file say about every interface.
+    all_interfaces: InterfaceSettings,
 }
 
 /// Why a configuration was refused.
@@ -94,9 +84,9 @@ pub enum ConfigError {
         /// Of the table.
         line: usize,
     },
-    /// Folders are wanted, but the records go to one file or to standard output.
+    /// Several files or folders are wanted, but the records go to one file or to standard output.
     #[error("`{option}` needs a directory to write to")]
-    PartitionsWithoutDirectory {
+    NeedsDirectory {
         /// The key or flag.
         option: &'static str,
     },
@@ -106,14 +96,29 @@ impl Settings {
     /// Lays the flags over the file over the defaults.
     ///
     /// # Errors
-    /// [`ConfigError::PartitionsWithoutDirectory`].
+    /// [`ConfigError::NeedsDirectory`].
     pub fn new(file: Option<RawConfig>, flags: ReplayOptions) -> Result<Self, ConfigError> {
         let mut file = file.unwrap_or_default();
         let output = output(file.take_output(), &flags)?;
+        let account_id = flags.account_id.or(file.account_id);
+        let region = flags.region.or(file.region);
+        let account = account_id.as_ref().map_or(ACCOUNT_ID_DEFAULT, Label::as_str).to_owned();
+        let common = [
+            ("account-id", Some(account)),
+            ("region", region.as_ref().map(|region| region.as_str().to_owned())),
+            (INTERFACE_ID, flags.interface_id.map(|id| id.0)),
+        ];
+        let known = common.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        let all_interfaces = InterfaceSettings {
+            metadata: known.collect(),
+            vpc_cidrs: flags.vpc_cidr.iter().map(|cidr| cidr.0).collect(),
+            subnet_cidrs: flags.subnet_cidr.iter().map(|cidr| cidr.0).collect(),
+            local: flags.local.iter().map(|cidr| cidr.0).collect(),
+        };
         let flow_log = file.flow_log;
         Ok(Self {
-            account_id: flags.account_id.or(file.account_id),
-            region: flags.region.or(file.region),
+            account_id,
+            region,
             format: flags.format.or(flow_log.format).unwrap_or_else(|| FORMAT_DEFAULT.to_owned()),
             interval: flags.interval.or(flow_log.interval).unwrap_or_default(),
             traffic: flags.traffic.or(flow_log.traffic).unwrap_or_default(),
@@ -127,46 +132,19 @@ impl Settings {
             quiet: flags.quiet,
             summary: flags.summary,
             interfaces: file.interface,
-            all_interfaces: InterfaceFlags {
-                id: flags.interface_id,
-                vpc_cidrs: flags.vpc_cidr.iter().map(|cidr| cidr.0).collect(),
-                subnet_cidrs: flags.subnet_cidr.iter().map(|cidr| cidr.0).collect(),
-                local: flags.local.iter().map(|cidr| cidr.0).collect(),
-            },
+            all_interfaces,
         })
     }
 
-    /// What is known of the interface called `name`, which is also its `interface-id` where nothing else is said.
+    /// What is known of the interface called `name`. Its metadata always holds `account-id` and `interface-id`, which
+    /// is the name where nothing else is said, with `_` for what cannot stand in a column.
     pub fn interface(&self, name: &str) -> InterfaceSettings {
         let file = self.interfaces.iter().find(|interface| interface.name.matches(name));
-        let flags = &self.all_interfaces;
-
-        let account_id = self.account_id.as_ref().map_or(ACCOUNT_ID_DEFAULT, Label::as_str);
-        let mut metadata = vec![("account-id".to_owned(), account_id.to_owned())];
-        metadata.extend(self.region.iter().map(|region| ("region".to_owned(), region.as_str().to_owned())));
-        let mut of_file = file.map(|file| file.metadata.clone()).unwrap_or_default();
-        let id_of_file = of_file.iter().position(|(key, _)| key == INTERFACE_ID).map(|at| of_file.swap_remove(at).1);
-        let id_of_flags = flags.id.as_ref().map(|id| id.0.clone());
-        let id = id_of_flags.or(id_of_file).unwrap_or_else(|| name.to_owned());
-        metadata.push((INTERFACE_ID.to_owned(), id));
-        metadata.append(&mut of_file);
-
-        let blocks_of_file = |blocks: fn(&RawInterface) -> Vec<IpNet>| file.map(blocks).unwrap_or_default();
-        let vpc_cidrs_of_file = file.iter().flat_map(|file| &file.vpc_cidr.0).map(|cidr| cidr.0).collect();
-        InterfaceSettings {
-            metadata,
-            vpc_cidrs: first_given(&flags.vpc_cidrs, vpc_cidrs_of_file),
-            subnet_cidrs: first_given(
-                &flags.subnet_cidrs,
-                blocks_of_file(|file| file.subnet_cidr.0.iter().map(|cidr| cidr.0).collect()),
-            ),
-            local: first_given(&flags.local, blocks_of_file(|file| file.local.0.iter().map(|cidr| cidr.0).collect())),
-        }
+        let mut settings = file.map(|file| file.settings.clone()).unwrap_or_default();
+        settings.overlay(&self.all_interfaces);
+        settings.metadata.entry(INTERFACE_ID.to_owned()).or_insert_with(|| interface::id_from_name(name));
+        settings
     }
-}
-
-fn first_given<T: Clone>(flags: &[T], file: Vec<T>) -> Vec<T> {
-    if flags.is_empty() { file } else { flags.to_vec() }
 }
 
 fn output(file: Option<RawOutput>, flags: &ReplayOptions) -> Result<Output, ConfigError> {
@@ -183,10 +161,13 @@ fn output(file: Option<RawOutput>, flags: &ReplayOptions) -> Result<Output, Conf
     let per_hour_partition = flags.per_hour_partition.or(file.per_hour_partition);
 
     let is_directory = matches!(destination, Destination::Directory(_));
-    let wanted =
-        [("hive-compatible-partitions", hive_compatible_partitions), ("per-hour-partition", per_hour_partition)];
-    if let Some((option, _)) = wanted.into_iter().find(|(_, wanted)| *wanted == Some(true) && !is_directory) {
-        return Err(ConfigError::PartitionsWithoutDirectory { option });
+    let wanted = [
+        ("hive-compatible-partitions", hive_compatible_partitions == Some(true)),
+        ("per-hour-partition", per_hour_partition == Some(true)),
+        ("segment-max", file.segment_max.is_some()),
+    ];
+    if let Some((option, _)) = wanted.into_iter().find(|(_, wanted)| *wanted && !is_directory) {
+        return Err(ConfigError::NeedsDirectory { option });
     }
     Ok(Output {
         compression: compression.unwrap_or_else(|| Compression::default_for(&destination, file_format)),

@@ -6,8 +6,9 @@
 //!
 //! - Security groups are stateful. A connection belongs to the side whose packet came first; if its groups allow that
 //!   side's direction, both directions pass, in this interval and in later ones until the connection is idle for too
-//!   long ([`Connections`]). If not, the other side is judged as if it had opened the connection itself. Several
-//!   groups on one interface allow what any of them allows. An interface without a group is not filtered by this layer.
+//!   long: five days for TCP, three minutes for the rest. If not, the other side is judged as if it had opened the
+//!   connection itself. Several groups on one interface allow what any of them allows. An interface without a group is
+//!   not filtered by this layer.
 //! - Network ACLs are stateless. Every flow is judged alone, in its own direction, by the lowest-numbered rule that
 //!   matches it; what no rule matches is denied. An interface without an ACL is not filtered by this layer.
 //! - A flow is ACCEPT if both layers let it pass. The services that neither layer filters (resolver, DHCP, metadata,
@@ -23,7 +24,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use connections::{CONNECTIONS_MAX, Connections};
+pub use connections::CONNECTIONS_MAX;
 pub use raw::PolicyError;
 
 use std::net::IpAddr;
@@ -32,7 +33,7 @@ use flowlog::record::{Action, TrafficClass};
 
 use crate::capture::Direction;
 use crate::time::Timestamp;
-use connections::ConnectionKey;
+use connections::{ConnectionKey, Connections};
 use matching::Traffic;
 use rules::{AclRule, NetworkAcl, Permission, SecurityGroup};
 

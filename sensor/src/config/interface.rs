@@ -1,5 +1,6 @@
 //! What configuration knows of an interface: `[[interface]]` in the file, and the flags that speak for all of them.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -9,18 +10,34 @@ use serde::{Deserialize, Deserializer};
 use super::glob::Glob;
 use super::value::{Cidr, List, SubnetCidr, ValueError, VpcCidr, read_as_text};
 
-/// What is known of one interface, with every default filled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is known of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InterfaceSettings {
-    /// Names of flow-log fields and their values, tags not yet percent-encoded. Always holds `account-id` and
-    /// `interface-id`; a field that is missing is not known.
-    pub metadata: Vec<(String, String)>,
+    /// Values of flow-log fields by their names, tags not yet percent-encoded. A field that is missing is not known.
+    pub metadata: BTreeMap<String, String>,
     /// Primary blocks of its VPC.
     pub vpc_cidrs: Vec<Ipv4Net>,
     /// Blocks of its subnet.
     pub subnet_cidrs: Vec<IpNet>,
     /// What is on its own side of the wire.
     pub local: Vec<IpNet>,
+}
+
+impl InterfaceSettings {
+    /// Lays what `upper` knows over what is known here. A list replaces a list.
+    pub(super) fn overlay(&mut self, upper: &Self) {
+        self.metadata.extend(upper.metadata.clone());
+        replace_if_given(&mut self.vpc_cidrs, &upper.vpc_cidrs);
+        replace_if_given(&mut self.subnet_cidrs, &upper.subnet_cidrs);
+        replace_if_given(&mut self.local, &upper.local);
+    }
+}
+
+fn replace_if_given<T: Clone>(lower: &mut Vec<T>, upper: &[T]) {
+    if !upper.is_empty() {
+        lower.clear();
+        lower.extend_from_slice(upper);
+    }
 }
 
 /// An account or a region: part of paths and of every row.
@@ -65,12 +82,10 @@ impl FromStr for InterfaceId {
 /// One `[[interface]]` table.
 #[derive(Debug, Clone)]
 pub(super) struct RawInterface {
+    /// The names it speaks for.
     pub(super) name: Glob,
-    pub(super) vpc_cidr: List<VpcCidr>,
-    pub(super) subnet_cidr: List<SubnetCidr>,
-    pub(super) local: List<Cidr>,
-    /// Names of [`METADATA_KEYS`], each once, and values that [`check_metadata`] passed.
-    pub(super) metadata: Vec<(String, String)>,
+    /// What it says; its metadata holds what [`check_metadata`] passed.
+    pub(super) settings: InterfaceSettings,
 }
 
 impl<'de> Deserialize<'de> for RawInterface {
@@ -89,22 +104,30 @@ impl<'de> Visitor<'de> for RawInterfaceVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawInterface, A::Error> {
-        let (mut name, mut metadata) = (None, Vec::new());
-        let (mut vpc_cidr, mut subnet_cidr, mut local) = (List::default(), List::default(), List::default());
+        let (mut name, mut settings) = (None, InterfaceSettings::default());
         while let Some(InterfaceKey(key)) = map.next_key()? {
             match key.as_str() {
                 "name" => name = Some(map.next_value()?),
-                "vpc-cidr" => vpc_cidr = map.next_value()?,
-                "subnet-cidr" => subnet_cidr = map.next_value()?,
-                "local" => local = map.next_value()?,
+                "vpc-cidr" => {
+                    let List(blocks): List<VpcCidr> = map.next_value()?;
+                    settings.vpc_cidrs = blocks.into_iter().map(|block| block.0).collect();
+                }
+                "subnet-cidr" => {
+                    let List(blocks): List<SubnetCidr> = map.next_value()?;
+                    settings.subnet_cidrs = blocks.into_iter().map(|block| block.0).collect();
+                }
+                "local" => {
+                    let List(blocks): List<Cidr> = map.next_value()?;
+                    settings.local = blocks.into_iter().map(|block| block.0).collect();
+                }
                 _ => {
                     let value = map.next_value_seed(MetadataValue { key: &key })?;
-                    metadata.push((key, value));
+                    settings.metadata.insert(key, value);
                 }
             }
         }
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
-        Ok(RawInterface { name, vpc_cidr, subnet_cidr, local, metadata })
+        Ok(RawInterface { name, settings })
     }
 }
 
@@ -133,6 +156,13 @@ impl<'de> DeserializeSeed<'de> for MetadataValue<'_> {
     }
 }
 
+/// The `interface-id` of an interface that has only a name. Names come from captures and may hold anything.
+pub(super) fn id_from_name(name: &str) -> String {
+    let in_column = |c: char| if c.is_whitespace() || c.is_control() { '_' } else { c };
+    let id: String = name.chars().take(NAME_CHARACTERS_MAX).map(in_column).collect();
+    if id.is_empty() { "-".to_owned() } else { id }
+}
+
 /// Columns of text are separated by spaces, so only what is percent-encoded later may hold them: the tags.
 fn check_metadata(key: &str, value: &str) -> Result<(), ValueError> {
     if TAG_KEYS.contains(&key) {
@@ -145,6 +175,8 @@ fn check_metadata(key: &str, value: &str) -> Result<(), ValueError> {
     (fits && is_word).then_some(()).ok_or_else(|| ValueError::new(value, "a value for a flow log", allowed))
 }
 
+/// As much of an interface's name as becomes its id; no file name and no Linux interface name is longer.
+const NAME_CHARACTERS_MAX: usize = 255;
 /// AWS, "Tag your resources": the longest value of a tag.
 const TAG_CHARACTERS_MAX: usize = 256;
 /// AWS, IAM quotas: the longest ARN, and nothing else is longer.
@@ -219,6 +251,16 @@ mod tests {
             "`vpc 1` is not a value for a flow log: write 1 to 2048 bytes without spaces"
         );
         assert!("eni-1\n".parse::<InterfaceId>().is_err() && "".parse::<InterfaceId>().is_err());
+    }
+
+    #[test]
+    fn ids_from_names_can_stand_in_columns() {
+        assert_eq!(id_from_name("eth0"), "eth0");
+        assert_eq!(id_from_name("my first\tcapture"), "my_first_capture");
+        assert_eq!(id_from_name(""), "-");
+        let long = id_from_name(&"\u{1f980}".repeat(10_000));
+        assert_eq!(long.chars().count(), 255);
+        assert!(check_metadata(INTERFACE_ID, &long).is_ok());
     }
 
     #[test]

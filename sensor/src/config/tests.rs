@@ -1,6 +1,9 @@
 //! Files and flags as a whole.
 
+use std::collections::BTreeMap;
+
 use flowlog::record::TrafficClass;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -48,7 +51,7 @@ hive-compatible-partitions = true
 per-hour-partition = true
 "#;
 
-fn pairs(metadata: &[(&str, &str)]) -> Vec<(String, String)> {
+fn pairs(metadata: &[(&str, &str)]) -> BTreeMap<String, String> {
     metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -96,9 +99,7 @@ fn the_first_interface_table_that_matches_speaks() {
     let eth0 = settings.interface("eth0");
     let common = [("account-id", "123456789012"), ("region", "eu-dc-1")];
     let own = [("interface-id", "eni-0123456789abcdef0"), ("interface-tag", "web server"), ("vpc-id", "vpc-1")];
-    let mut metadata = eth0.metadata;
-    metadata.sort();
-    assert_eq!(metadata, pairs(&[common[0], own[0], own[1], common[1], own[2]]));
+    assert_eq!(eth0.metadata, pairs(&[common[0], common[1], own[0], own[1], own[2]]));
     assert_eq!(eth0.vpc_cidrs, ["10.0.0.0/16".parse().unwrap()]);
     assert_eq!(eth0.subnet_cidrs, ["10.0.1.0/24".parse().unwrap(), "2001:db8:0:1::/64".parse().unwrap()]);
     assert_eq!(eth0.local, ["10.0.1.9/32".parse().unwrap(), "2001:db8:0:1::9/128".parse().unwrap()]);
@@ -169,13 +170,17 @@ fn an_output_flag_replaces_the_whole_output() {
 }
 
 #[test]
-fn partitions_need_a_directory() {
+fn several_files_need_a_directory() {
     let refusal = |text: &str, flags: ReplayOptions| {
         Settings::new(Some(RawConfig::parse(text).unwrap()), flags).unwrap_err().to_string()
     };
     assert_eq!(
         refusal("[[output]]\nfile = 'x'\nper-hour-partition = true\n", ReplayOptions::default()),
         "`per-hour-partition` needs a directory to write to"
+    );
+    assert_eq!(
+        refusal("[[output]]\nsegment-max = '75MB'\n", ReplayOptions::default()),
+        "`segment-max` needs a directory to write to"
     );
     let flags = ReplayOptions { hive_compatible_partitions: Some(true), ..ReplayOptions::default() };
     assert_eq!(refusal("", flags), "`hive-compatible-partitions` needs a directory to write to");
@@ -257,4 +262,16 @@ fn fuzzing_survives_what_it_is_made_for() {
     fuzz(EVERYTHING.as_bytes());
     fuzz("a = [".repeat(10_000).as_bytes());
     fuzz("[".repeat(100_000).as_bytes());
+}
+
+proptest! {
+    #[test]
+    fn damaged_files_are_refused_and_nothing_worse(
+        at in any::<prop::sample::Index>(), damage in "\\PC{0,4}", cut in 0_usize..8
+    ) {
+        let characters: Vec<char> = EVERYTHING.chars().collect();
+        let (head, tail) = characters.split_at(at.index(characters.len()));
+        let text: String = head.iter().copied().chain(damage.chars()).chain(tail.iter().copied().skip(cut)).collect();
+        fuzz(text.as_bytes());
+    }
 }

@@ -22,7 +22,7 @@ const OTHER_IDLE_SECS: u64 = 180;
 
 /// The connections of the interval at hand, and those let in so far. Bounded, and the same for any order of flows.
 #[derive(Debug)]
-pub struct Connections {
+pub(super) struct Connections {
     /// Let in, with the time of the last packet.
     open: HashMap<ConnectionKey, Timestamp, RandomState>,
     /// Of this interval.

@@ -84,6 +84,30 @@ fn the_documented_ping_matrix() {
 }
 
 #[test]
+fn the_shape_of_a_policy_file() {
+    let mut policy = policy(
+        r#"
+        [[security-group]]
+        name = "web"
+        interfaces = ["eth0"]
+        ingress = [ { protocol = "tcp", ports = "443", cidr = "0.0.0.0/0" } ]
+        egress  = [ { protocol = "all", cidr = "0.0.0.0/0" } ]
+
+        [[network-acl]]
+        name = "edge"
+        interfaces = ["eth0"]
+        ingress = [ { rule = 100, action = "allow", protocol = "icmp", cidr = "0.0.0.0/0" },
+                    { rule = 200, action = "deny",  protocol = "all",  cidr = "0.0.0.0/0" } ]
+        egress  = [ { rule = 100, action = "allow", protocol = "all",  cidr = "0.0.0.0/0" } ]
+        "#,
+    );
+    let web = flow(Ingress, TCP, (CLIENT, 50_000), (SERVER, 443), 1);
+    let ping_out = flow(Egress, ICMP, (SERVER, 0), (CLIENT, 0), 1);
+    let ping_back = flow(Ingress, ICMP, (CLIENT, 0), (SERVER, 0), 2);
+    assert_eq!(judge(&mut policy, &[web, ping_out, ping_back]), [Reject, Accept, Accept]);
+}
+
+#[test]
 fn a_reply_needs_no_rule_and_an_opening_does() {
     let web = "{ protocol = 'tcp', ports = 443, cidr = '0.0.0.0/0' }";
     let there = flow(Ingress, TCP, (CLIENT, 50_000), (SERVER, 443), 1);
@@ -404,6 +428,16 @@ fn model_intervals() -> impl Strategy<Value = Vec<Vec<ModelFlow>>> {
 }
 
 proptest! {
+    #[test]
+    fn damaged_files_are_refused_and_nothing_worse(
+        at in any::<prop::sample::Index>(), damage in "\\PC{0,4}", cut in 0_usize..8
+    ) {
+        let characters: Vec<char> = MODEL_POLICY.chars().collect();
+        let (head, tail) = characters.split_at(at.index(characters.len()));
+        let text: String = head.iter().copied().chain(damage.chars()).chain(tail.iter().copied().skip(cut)).collect();
+        fuzz(text.as_bytes());
+    }
+
     #[test]
     fn agrees_with_the_model(intervals in model_intervals()) {
         let mut policy = policy(MODEL_POLICY);
