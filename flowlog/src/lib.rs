@@ -12,8 +12,11 @@ pub mod layout;
 pub mod metadata;
 pub mod parquet;
 pub mod record;
+pub mod segment;
+pub mod sink;
 pub mod text;
 mod value;
+pub mod writer;
 
 #[cfg(test)]
 mod examples;

@@ -189,3 +189,21 @@ proptest! {
         fuzz(&[&b"PAR1"[..], &bytes, b"PAR1"].concat());
     }
 }
+
+/// Deterministic damage: every byte of small files, one at a time, replaced by values that mean something in Parquet.
+#[test]
+fn a_damaged_file_is_read_or_refused() {
+    let format: Format = "version interface-id srcaddr srcport packets start log-status".parse().unwrap();
+    for codec in [ParquetCodec::Gzip, ParquetCodec::Zstd] {
+        let mut encoder = ParquetEncoder::new(Vec::new(), &format, codec).unwrap();
+        EXAMPLES[0].records().iter().for_each(|record| encoder.write(record).unwrap());
+        let file = encoder.finish().unwrap();
+        for index in 0..file.len() {
+            for value in [0, 1, 0x15, 0x7f, 0x80, 0xff, file[index] ^ 1] {
+                let mut damaged = file.clone();
+                damaged[index] = value;
+                fuzz(&damaged);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Where records go in the end: a stream, a named file, or a directory laid out as AWS lays out a bucket.
+
+mod directory;
+mod file;
+mod stream;
+
+use std::io;
+
+use crate::record::Record;
+use crate::segment::{Published, SegmentError};
+
+pub use directory::{DirectoryOptions, DirectorySink, OPEN_SLOTS_MAX};
+pub use file::FileSink;
+pub use stream::StreamSink;
+
+/// Takes records, one after the other.
+///
+/// After an error a sink is of no more use: what it has published stays, what it was writing is removed when it is
+/// dropped.
+pub trait Sink {
+    /// Takes one record.
+    ///
+    /// # Errors
+    /// [`SinkError`] naming the file and the cause.
+    fn write(&mut self, record: &Record) -> Result<(), SinkError>;
+
+    /// Learns that no record with an `end` before `end_secs` will come: files that can be complete are published,
+    /// streams pass on what they hold. Files that the caller wants listed are in [`Sink::drain_published`].
+    ///
+    /// # Errors
+    /// As for [`Sink::write`].
+    fn advance(&mut self, end_secs: i64) -> Result<(), SinkError>;
+
+    /// Publishes everything. Nothing may be written afterwards.
+    ///
+    /// # Errors
+    /// As for [`Sink::write`].
+    fn finish(&mut self) -> Result<(), SinkError>;
+
+    /// The files published since the last call, in the order of their publication. A sink keeps no more than
+    /// [`PUBLISHED_MAX`] of them; the oldest are forgotten first.
+    fn drain_published(&mut self) -> Vec<Published>;
+}
+
+/// Why a sink failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The reader at the other end of a pipe went away. For a program that is an ordinary end.
+    #[error("{name}: nobody reads it any more")]
+    BrokenPipe {
+        /// What the stream is called.
+        name: &'static str,
+    },
+    /// A stream refused.
+    #[error("cannot write to {name}: {source}")]
+    Stream {
+        /// What the stream is called.
+        name: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A file could not be written or published.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A record came after [`Sink::finish`].
+    #[error("the output is finished already")]
+    Finished,
+}
+
+/// The published files a sink remembers for [`Sink::drain_published`].
+pub const PUBLISHED_MAX: usize = 4096;
+
+/// Published files waiting to be asked for.
+#[derive(Debug, Default)]
+struct PublishedFiles {
+    files: std::collections::VecDeque<Published>,
+}
+
+impl PublishedFiles {
+    fn push(&mut self, published: Published) {
+        if self.files.len() == PUBLISHED_MAX {
+            self.files.pop_front();
+        }
+        self.files.push_back(published);
+    }
+
+    fn drain(&mut self) -> Vec<Published> {
+        self.files.drain(..).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

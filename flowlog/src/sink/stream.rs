@@ -1,0 +1,60 @@
+//! Records onto standard output, a socket, or whatever takes bytes.
+
+use std::io::{self, Write};
+
+use crate::format::Format;
+use crate::record::Record;
+use crate::segment::Published;
+use crate::writer::{Encoding, RecordWriter};
+
+use super::{Sink, SinkError};
+
+/// Writes one endless file onto a stream.
+pub struct StreamSink<W: Write + Send> {
+    name: &'static str,
+    /// `None` once finished.
+    writer: Option<RecordWriter<W>>,
+}
+
+impl<W: Write + Send> StreamSink<W> {
+    /// A sink onto `output`, which messages call `name`.
+    ///
+    /// # Errors
+    /// What the stream says to the first bytes.
+    pub fn new(output: W, name: &'static str, format: &Format, encoding: Encoding) -> Result<Self, SinkError> {
+        let writer = RecordWriter::new(output, format, encoding).map_err(|source| failed(name, source))?;
+        Ok(Self { name, writer: Some(writer) })
+    }
+}
+
+impl<W: Write + Send> Sink for StreamSink<W> {
+    fn write(&mut self, record: &Record) -> Result<(), SinkError> {
+        let writer = self.writer.as_mut().ok_or(SinkError::Finished)?;
+        writer.write(record).map_err(|source| failed(self.name, source))
+    }
+
+    fn advance(&mut self, _end_secs: i64) -> Result<(), SinkError> {
+        match &mut self.writer {
+            Some(writer) => writer.flush().map_err(|source| failed(self.name, source)),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        match self.writer.take() {
+            Some(writer) => writer.finish().map(drop).map_err(|source| failed(self.name, source)),
+            None => Ok(()),
+        }
+    }
+
+    fn drain_published(&mut self) -> Vec<Published> {
+        Vec::new()
+    }
+}
+
+fn failed(name: &'static str, source: io::Error) -> SinkError {
+    match source.kind() {
+        io::ErrorKind::BrokenPipe => SinkError::BrokenPipe { name },
+        _ => SinkError::Stream { name, source },
+    }
+}
