@@ -247,8 +247,8 @@ mod tests {
         );
         assert_eq!(
             refusal(
-                "[[security-group]]\nname = 'web'\ninterfaces = ['*']\ningress = [\n  { protocol = 'all', cidr = '::/0', \
-                 action = 'deny' },\n]\n"
+                "[[security-group]]\nname = 'web'\ninterfaces = ['*']\ningress = [\n  \
+                 { protocol = 'all', cidr = '::/0', action = 'deny' },\n]\n"
             ),
             "line 5: unknown key `action`, known here: `protocol`, `ports`, `cidr`"
         );
