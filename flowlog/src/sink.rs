@@ -4,6 +4,7 @@ mod directory;
 mod file;
 mod stream;
 
+use std::borrow::Cow;
 use std::io;
 
 use crate::record::Record;
@@ -49,13 +50,13 @@ pub enum SinkError {
     #[error("{name}: nobody reads it any more")]
     BrokenPipe {
         /// What the stream is called.
-        name: &'static str,
+        name: Cow<'static, str>,
     },
     /// A stream refused.
     #[error("cannot write to {name}: {source}")]
     Stream {
         /// What the stream is called.
-        name: &'static str,
+        name: Cow<'static, str>,
         /// What it said.
         source: io::Error,
     },

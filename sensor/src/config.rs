@@ -143,6 +143,7 @@ impl Settings {
         let mut settings = file.map(|file| file.settings.clone()).unwrap_or_default();
         settings.overlay(&self.all_interfaces);
         settings.metadata.entry(INTERFACE_ID.to_owned()).or_insert_with(|| interface::id_from_name(name));
+        settings.metadata.insert(X_INTERFACE.to_owned(), interface::id_from_name(name));
         settings
     }
 }
@@ -180,6 +181,8 @@ fn output(file: Option<RawOutput>, flags: &ReplayOptions) -> Result<Output, Conf
     })
 }
 
+/// The interface's own name, whatever its id.
+const X_INTERFACE: &str = "x-interface";
 /// AWS's default format.
 const FORMAT_DEFAULT: &str = "v2";
 /// AWS's word for an account that it does not know.

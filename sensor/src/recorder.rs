@@ -161,6 +161,10 @@ impl Recorder {
             done.losses.dedup();
             self.counts.intervals += u64::from(!done.window.late);
             self.write(done.window, done.shares, &done.losses)?;
+            if !done.window.late {
+                let window_end_secs = done.window.start_ns / NANOS_PER_SEC + u64::from(self.rules.interval_secs);
+                self.sink.advance(window_end_secs.cast_signed())?;
+            }
         }
         Ok(())
     }

@@ -194,7 +194,7 @@ proptest! {
 #[test]
 fn a_damaged_file_is_read_or_refused() {
     let format: Format = "version interface-id srcaddr srcport packets start log-status".parse().unwrap();
-    for codec in [ParquetCodec::Gzip, ParquetCodec::Zstd] {
+    for codec in [ParquetCodec::None, ParquetCodec::Gzip, ParquetCodec::Zstd] {
         let mut encoder = ParquetEncoder::new(Vec::new(), &format, codec).unwrap();
         EXAMPLES[0].records().iter().for_each(|record| encoder.write(record).unwrap());
         let file = encoder.finish().unwrap();

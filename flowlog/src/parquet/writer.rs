@@ -21,6 +21,8 @@ use crate::value::{Value, value};
 /// How pages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParquetCodec {
+    /// Not at all.
+    None,
     /// As AWS delivers.
     Gzip,
     /// Smaller and faster, for readers that know it.
@@ -259,6 +261,7 @@ fn schema(format: &Format) -> Result<Arc<Type>, ParquetError> {
 
 fn properties(codec: ParquetCodec) -> WriterProperties {
     let compression = match codec {
+        ParquetCodec::None => Compression::UNCOMPRESSED,
         ParquetCodec::Gzip => Compression::GZIP(GzipLevel::default()),
         ParquetCodec::Zstd => Compression::ZSTD(ZstdLevel::default()),
     };

@@ -1,5 +1,6 @@
 //! Records onto standard output, a socket, or whatever takes bytes.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use crate::format::Format;
@@ -11,7 +12,7 @@ use super::{Sink, SinkError};
 
 /// Writes one endless file onto a stream.
 pub struct StreamSink<W: Write + Send> {
-    name: &'static str,
+    name: Cow<'static, str>,
     /// `None` once finished.
     writer: Option<RecordWriter<W>>,
 }
@@ -21,8 +22,14 @@ impl<W: Write + Send> StreamSink<W> {
     ///
     /// # Errors
     /// What the stream says to the first bytes.
-    pub fn new(output: W, name: &'static str, format: &Format, encoding: Encoding) -> Result<Self, SinkError> {
-        let writer = RecordWriter::new(output, format, encoding).map_err(|source| failed(name, source))?;
+    pub fn new(
+        output: W,
+        name: impl Into<Cow<'static, str>>,
+        format: &Format,
+        encoding: Encoding,
+    ) -> Result<Self, SinkError> {
+        let name = name.into();
+        let writer = RecordWriter::new(output, format, encoding).map_err(|source| failed(&name, source))?;
         Ok(Self { name, writer: Some(writer) })
     }
 }
@@ -30,19 +37,19 @@ impl<W: Write + Send> StreamSink<W> {
 impl<W: Write + Send> Sink for StreamSink<W> {
     fn write(&mut self, record: &Record) -> Result<(), SinkError> {
         let writer = self.writer.as_mut().ok_or(SinkError::Finished)?;
-        writer.write(record).map_err(|source| failed(self.name, source))
+        writer.write(record).map_err(|source| failed(&self.name, source))
     }
 
     fn advance(&mut self, _end_secs: i64) -> Result<(), SinkError> {
         match &mut self.writer {
-            Some(writer) => writer.flush().map_err(|source| failed(self.name, source)),
+            Some(writer) => writer.flush().map_err(|source| failed(&self.name, source)),
             None => Ok(()),
         }
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
         match self.writer.take() {
-            Some(writer) => writer.finish().map(drop).map_err(|source| failed(self.name, source)),
+            Some(writer) => writer.finish().map(drop).map_err(|source| failed(&self.name, source)),
             None => Ok(()),
         }
     }
@@ -52,7 +59,8 @@ impl<W: Write + Send> Sink for StreamSink<W> {
     }
 }
 
-fn failed(name: &'static str, source: io::Error) -> SinkError {
+fn failed(name: &Cow<'static, str>, source: io::Error) -> SinkError {
+    let name = name.clone();
     match source.kind() {
         io::ErrorKind::BrokenPipe => SinkError::BrokenPipe { name },
         _ => SinkError::Stream { name, source },

@@ -172,7 +172,7 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
     let format: Format = settings.format.parse()?;
     let filter = settings.filter.as_deref().map(Filter::new).transpose()?;
     let policy = settings.policy.as_deref().map(read_policy).transpose()?;
-    check_metadata(&settings)?;
+    metadata(&settings, "any")?;
     let sink = match output::open(&settings, &format) {
         Ok(sink) => sink,
         Err(error) => {
@@ -195,7 +195,11 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
         complain(&error.to_string());
     }
     let mut done = Done { complete: damage.is_empty() && outcome.workers_lost == 0, usage_is_wrong: false };
-    let files = match outcome.sink.and_then(|mut sink| Ok(sink.finish()?)) {
+    let finished = outcome.sink.and_then(|mut sink| {
+        sink.finish()?;
+        Ok(sink.drain_published())
+    });
+    let files = match finished {
         Ok(files) => files,
         Err(error) => {
             complain(&error.to_string());
@@ -336,11 +340,20 @@ const DETAIL_FIELDS: [Field; 6] =
 
 fn describe(settings: &Settings, interface: &Interface) -> InterfaceFacts {
     let known = settings.interface(&interface.name);
-    // `check_metadata` has seen the configured values; a name from a capture that no record can hold stays out.
-    let metadata = metadata(settings, &interface.name).unwrap_or_default();
     InterfaceFacts {
-        metadata: Arc::new(metadata),
+        // Every configured value was tried before the capture was opened.
+        metadata: Arc::new(metadata(settings, &interface.name).unwrap_or_default()),
         classifier: Classifier::new(&known.vpc_cidrs, &known.subnet_cidrs),
         local: LocalNetworks::new(&known.local),
     }
+}
+
+/// What the records of an interface repeat.
+fn metadata(settings: &Settings, interface: &str) -> anyhow::Result<Metadata> {
+    let mut metadata = Metadata::default();
+    for (key, value) in settings.interface(interface).metadata {
+        let field = Field::from_name(&key).with_context(|| format!("`{key}` is no field"))?;
+        metadata.set(field, value)?;
+    }
+    Ok(metadata)
 }

@@ -21,7 +21,7 @@ pub struct Interval {
 
 impl Interval {
     /// Its length in seconds.
-    pub fn secs(self) -> u64 {
+    pub fn secs(self) -> u32 {
         self.secs.into()
     }
 }

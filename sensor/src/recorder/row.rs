@@ -64,10 +64,13 @@ impl Rules {
     fn values(&self, flow: &FinishedFlow, view: &FlowView, action: Action) -> Flow {
         let (counts, detail) = (&flow.counts, flow.detail.unwrap_or_default());
         let (icmp_type, icmp_code) = (detail.icmp_type.shared(), detail.icmp_code.shared());
-        let community_id = self.with_community_id.then(|| {
-            community_id(view.src, view.dst, view.protocol, view.src_port, view.dst_port, icmp_type.zip(icmp_code))
-                .into()
-        });
+        let community_id = || {
+            let (first, second) = match view.protocol {
+                ICMP | ICMPV6 => (icmp_type?.into(), icmp_code?.into()),
+                _ => (view.src_port, view.dst_port),
+            };
+            Some(community_id(view.src, view.dst, view.protocol, first, second).into())
+        };
         Flow {
             srcaddr: Some(view.src),
             dstaddr: Some(view.dst),
@@ -87,7 +90,7 @@ impl Rules {
                 Direction::Unknown => None,
             },
             traffic_class: view.class,
-            community_id,
+            community_id: self.with_community_id.then(community_id).flatten(),
             tcp_flags_raw: Some(counts.flags_raw),
             icmp_type,
             icmp_code,
@@ -100,3 +103,7 @@ impl Rules {
         }
     }
 }
+
+/// Protocols whose type and code stand for ports in a Community ID.
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
