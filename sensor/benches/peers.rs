@@ -63,9 +63,10 @@ impl Peer {
                 command.arg("-n").arg("-r").arg(capture).args(["-w", "/dev/null"]);
             }
             Self::Softflowd => {
-                // By default it drops the oldest flows at 8192.
-                command.arg("-r").arg(capture).args(["-d", "-t", "maxlife=60", "-m", FLOWS_MAX]);
-                command.arg("-p").arg(scratch.join("pid")).arg("-c").arg(scratch.join("control"));
+                // By default it drops the oldest flows at 8192. With a control socket it may wait for a client for
+                // ever: reading a file it never polls, yet looks at what poll would have said.
+                command.arg("-r").arg(capture).args(["-d", "-c", "none", "-t", "maxlife=60", "-m", FLOWS_MAX]);
+                command.arg("-p").arg(scratch.join("pid"));
             }
             Self::Nfpcapd => {
                 command.arg("-r").arg(capture).arg("-w").arg(scratch).args(["-e", "60,60", "-t", "60"]);
