@@ -17,6 +17,12 @@ pub(crate) fn command(flowtap: &Path, capture: &Path, workers: u32) -> Command {
     command
 }
 
+/// Whether this program can be measured at all: it is there and knows the command.
+pub(crate) fn is_able(flowtap: &Path) -> bool {
+    let help = Command::new(flowtap).args(["replay", "--help"]).output();
+    help.is_ok_and(|help| help.status.success() && String::from_utf8_lossy(&help.stdout).contains("--summary"))
+}
+
 /// Compares the summary that flowtap printed with what was planned.
 ///
 /// # Errors

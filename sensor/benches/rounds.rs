@@ -34,6 +34,7 @@ pub(crate) enum Program {
 /// with a message.
 pub(crate) fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.directory)?;
+    let programs = programs(options)?;
     let mut series = Vec::new();
     for &kind in &options.captures {
         let capture = Capture::prepare(kind, options.packets, options)?;
@@ -41,8 +42,7 @@ pub(crate) fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()>
             Some(packets) if options.peers => Capture::prepare(kind, packets, options)?,
             _ => capture.clone(),
         };
-        let programs = programs(options);
-        series.extend(programs.into_iter().map(|program| {
+        series.extend(programs.iter().cloned().map(|program| {
             let capture = if matches!(program, Program::Peer { .. }) { &of_peers } else { &capture };
             Series { program, capture: capture.clone(), runs: Vec::new() }
         }));
@@ -60,11 +60,19 @@ pub(crate) fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()>
     report::write_gain(&series, measure::gain_of_two_threads(), out)
 }
 
-fn programs(options: &Options) -> Vec<Program> {
-    let ours = [1, 2].map(|workers| Program::Ours { flowtap: options.flowtap.clone(), workers });
-    let peers = Peer::ALL.iter().filter_map(|&peer| Some(Program::Peer { peer, installed: peer.find()? }));
-    let peers: Vec<Program> = if options.peers { peers.collect() } else { Vec::new() };
-    Walker::ALL.map(Program::Floor).into_iter().chain(ours).chain(peers).collect()
+fn programs(options: &Options) -> io::Result<Vec<Program>> {
+    let mut programs: Vec<Program> = Walker::ALL.map(Program::Floor).into();
+    let flowtap = &options.flowtap;
+    if ours::is_able(flowtap) {
+        programs.extend([1, 2].map(|workers| Program::Ours { flowtap: flowtap.clone(), workers }));
+    } else {
+        writeln!(io::stderr(), "flowtap is left out: {} knows no `replay` with `--summary`", flowtap.display())?;
+    }
+    if options.peers {
+        let installed = |peer: Peer| Some(Program::Peer { peer, installed: peer.find()? });
+        programs.extend(Peer::ALL.into_iter().filter_map(installed));
+    }
+    Ok(programs)
 }
 
 /// A program that takes very long is run once.
