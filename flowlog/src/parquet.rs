@@ -4,6 +4,7 @@
 //! and Athena's "Query Amazon VPC flow logs" (columns are named with `_` for `-` and matched by name). Every column is
 //! OPTIONAL; an absent string is `-` as in text, an absent integer is null.
 
+mod pages;
 mod reader;
 mod writer;
 

@@ -2,22 +2,27 @@
 
 use bytes::Bytes;
 use parquet::basic::Type as PhysicalType;
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{ByteArray, DataType};
+use parquet::column::page::PageReader;
+use parquet::column::reader::ColumnReaderImpl;
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
-use parquet::schema::types::ColumnDescriptor;
+use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor};
 
 use crate::field::{ColumnType, Field};
 use crate::format::{Format, FormatError};
 use crate::record::Record;
 use crate::value::Draft;
 
+use super::pages::{CheckedPages, check_place};
+
 /// Reads records from a Parquet file, ours or AWS's.
 ///
 /// Columns are matched by name. An integer may be stored in 32 or 64 bits, whatever we would use; a column may be
 /// REQUIRED; an absent string may be null or `-`. A row with a value its field cannot have is an error, after which
-/// the next row can be asked for; after an error of the file itself nothing follows.
+/// the next row can be asked for; after an error of the file itself nothing follows. Pages are plain or dictionary
+/// encoded, which is what every common writer makes unless told otherwise; other encodings are refused.
 pub struct ParquetReader<R: ChunkReader + 'static> {
     file: SerializedFileReader<R>,
     format: Format,
@@ -85,7 +90,10 @@ impl<R: ChunkReader + 'static> ParquetReader<R> {
             }
             self.columns.clear();
             for (index, &field) in self.format.fields().iter().enumerate() {
-                self.columns.push(Column::new(field, row_group.get_column_reader(index)?)?);
+                let chunk = row_group.metadata().column(index);
+                check_place(chunk)?;
+                let pages = CheckedPages::new(row_group.get_column_page_reader(index)?, chunk);
+                self.columns.push(Column::new(field, chunk, Box::new(pages))?);
             }
         }
     }
@@ -193,9 +201,9 @@ struct Column {
 }
 
 enum Source {
-    Str(Buffered<parquet::data_type::ByteArrayType>),
-    Int32(Buffered<parquet::data_type::Int32Type>),
-    Int64(Buffered<parquet::data_type::Int64Type>),
+    Str(Buffered<ByteArrayType>),
+    Int32(Buffered<Int32Type>),
+    Int64(Buffered<Int64Type>),
 }
 
 struct Buffered<T: DataType> {
@@ -204,8 +212,8 @@ struct Buffered<T: DataType> {
 }
 
 impl<T: DataType> Buffered<T> {
-    fn new(reader: ColumnReaderImpl<T>) -> Self {
-        Self { reader, values: Vec::new() }
+    fn new(descriptor: ColumnDescPtr, pages: Box<dyn PageReader>) -> Self {
+        Self { reader: ColumnReaderImpl::new(descriptor, pages), values: Vec::new() }
     }
 
     fn fill(&mut self, levels: &mut Vec<i16>) -> Result<usize, ParquetError> {
@@ -216,13 +224,13 @@ impl<T: DataType> Buffered<T> {
 }
 
 impl Column {
-    fn new(field: Field, reader: ColumnReader) -> Result<Self, ParquetReadError> {
-        let source = match reader {
-            ColumnReader::ByteArrayColumnReader(reader) => Source::Str(Buffered::new(reader)),
-            ColumnReader::Int32ColumnReader(reader) => Source::Int32(Buffered::new(reader)),
-            ColumnReader::Int64ColumnReader(reader) => Source::Int64(Buffered::new(reader)),
-            // The schema was checked, and the row group is read by that schema.
-            _ => return Err(ParquetReadError::ColumnCount),
+    fn new(field: Field, chunk: &ColumnChunkMetaData, pages: Box<dyn PageReader>) -> Result<Self, ParquetReadError> {
+        let descriptor = chunk.column_descr_ptr();
+        let source = match descriptor.physical_type() {
+            PhysicalType::BYTE_ARRAY => Source::Str(Buffered::new(descriptor, pages)),
+            PhysicalType::INT32 => Source::Int32(Buffered::new(descriptor, pages)),
+            PhysicalType::INT64 => Source::Int64(Buffered::new(descriptor, pages)),
+            found => return Err(ParquetReadError::Type { field, found }),
         };
         Ok(Self { field, source, levels: Vec::new(), next_value: 0 })
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parquet::basic::{Compression, LogicalType, Repetition, Type as PhysicalType};
-use parquet::data_type::{ByteArray, ByteArrayType, Int32Type};
-use parquet::file::properties::WriterProperties;
+use parquet::basic::{Compression, Encoding, LogicalType, Repetition, Type as PhysicalType};
+use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::record::RowAccessor;
@@ -191,19 +191,59 @@ proptest! {
 }
 
 /// Deterministic damage: every byte of small files, one at a time, replaced by values that mean something in Parquet.
+fn damage(file: &[u8]) {
+    for index in 0..file.len() {
+        for value in [0, 1, 2, 0x15, 0x7f, 0x80, 0xff, file[index] ^ 1, file[index].wrapping_add(1)] {
+            let mut damaged = file.to_vec();
+            damaged[index] = value;
+            fuzz(&damaged);
+        }
+    }
+}
+
 #[test]
 fn a_damaged_file_is_read_or_refused() {
     let format: Format = "version interface-id srcaddr srcport packets start log-status".parse().unwrap();
     for codec in [ParquetCodec::None, ParquetCodec::Gzip, ParquetCodec::Zstd] {
         let mut encoder = ParquetEncoder::new(Vec::new(), &format, codec).unwrap();
         EXAMPLES[0].records().iter().for_each(|record| encoder.write(record).unwrap());
-        let file = encoder.finish().unwrap();
-        for index in 0..file.len() {
-            for value in [0, 1, 0x15, 0x7f, 0x80, 0xff, file[index] ^ 1] {
-                let mut damaged = file.clone();
-                damaged[index] = value;
-                fuzz(&damaged);
-            }
+        damage(&encoder.finish().unwrap());
+    }
+}
+
+#[test]
+fn damage_inside_uncompressed_pages_is_read_or_refused() {
+    let schema = "message m { optional binary srcaddr (STRING); optional int64 bytes; required binary action; \
+                  required int32 srcport; }";
+    for has_dictionary in [true, false] {
+        for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+            let properties = WriterProperties::builder().set_dictionary_enabled(has_dictionary);
+            // Version 2 would choose delta encodings, which we do not read.
+            let properties = properties.set_writer_version(version).set_encoding(Encoding::PLAIN).build();
+            let schema = Arc::new(parse_message_type(schema).unwrap());
+            let mut file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+            let mut row_group = file.next_row_group().unwrap();
+            let mut column = row_group.next_column().unwrap().unwrap();
+            let addresses = ["10.0.0.1", "::1", "10.0.0.1"].map(ByteArray::from);
+            column.typed::<ByteArrayType>().write_batch(&addresses, Some(&[1, 0, 1, 1]), None).unwrap();
+            column.close().unwrap();
+            let mut column = row_group.next_column().unwrap().unwrap();
+            column.typed::<Int64Type>().write_batch(&[40, 1500], Some(&[0, 1, 0, 1]), None).unwrap();
+            column.close().unwrap();
+            let mut column = row_group.next_column().unwrap().unwrap();
+            let actions = ["ACCEPT", "REJECT", "ACCEPT", "-"].map(ByteArray::from);
+            column.typed::<ByteArrayType>().write_batch(&actions, None, None).unwrap();
+            column.close().unwrap();
+            let mut column = row_group.next_column().unwrap().unwrap();
+            column.typed::<Int32Type>().write_batch(&[1, 2, 3, 4], None, None).unwrap();
+            column.close().unwrap();
+            row_group.close().unwrap();
+            let file = file.into_inner().unwrap();
+            let records = read(file.clone().into());
+            assert_eq!(records[0].flow.srcaddr, Some("10.0.0.1".parse().unwrap()));
+            assert_eq!((records[1].flow.srcaddr, records[3].flow.bytes), (None, Some(1500)));
+            assert_eq!((records[3].flow.action, records[3].flow.srcport), (None, Some(4)));
+            damage(&file);
         }
     }
 }
