@@ -11,7 +11,8 @@
 //! assert_text(&log, "version account-id ...\n");
 //! ```
 //!
-//! What a capture must add up to is in [`totals`]. Nothing here knows the library: the program is met as a stranger meets it.
+//! What a capture must add up to is in [`totals`]. Nothing here knows the library: the program is met as a stranger
+//! meets it.
 
 pub mod program;
 pub mod totals;

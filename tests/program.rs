@@ -159,7 +159,8 @@ pub fn flowtap() -> PathBuf {
     program_beside(&own).unwrap_or_else(|| panic!("no flowtap near {}: run `cargo build` first", own.display()))
 }
 
-/// The program in the folder of its profile (`target/debug` or `target/release`), which holds `deps/` with the test in it.
+/// The program in the folder of its profile (`target/debug` or `target/release`), which holds `deps/` with the test in
+/// it.
 fn program_beside(test: &Path) -> Option<PathBuf> {
     test.ancestors().skip(1).take(2).map(|folder| folder.join("flowtap")).find(|path| path.is_file())
 }

@@ -1,7 +1,7 @@
 //! What captures must add up to: tables of tab-separated values with a line of column names.
 //!
-//! [`expected`] reads the tables beside the project's own captures, [`oracle`] those of a collection of public captures that
-//! an independent parser made. Both have the same columns; the oracle's has more.
+//! [`expected`] reads the tables beside the project's own captures, [`oracle`] those of a collection of public captures
+//! that an independent parser made. Both have the same columns; the oracle's has more.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -72,9 +72,9 @@ impl Frame {
         Self::new(time_ns, wrap(packet), Fate::from(packet))
     }
 
-    /// The frame as it is when the capture keeps only the first `snap_bytes`: shorter, as long on the wire as before. `link_bytes` is
-    /// where the IP header starts. What lies behind the cut can't be seen: a port pair needs four bytes of the
-    /// upper layer, TCP flags fourteen, and less than the fixed IP header is no packet.
+    /// The frame as it is when the capture keeps only the first `snap_bytes`: shorter, as long on the wire as before.
+    /// `link_bytes` is where the IP header starts. What lies behind the cut can't be seen: a port pair needs four bytes
+    /// of the upper layer, TCP flags fourteen, and less than the fixed IP header is no packet.
     pub fn cut_at(mut self, snap_bytes: usize, link_bytes: usize) -> Self {
         self.bytes.truncate(snap_bytes);
         let Fate::Counted { flow, tcp_flags, .. } = &mut self.fate else { return self };

@@ -1,7 +1,7 @@
 //! Who appears in the captures: one small VPC and the world around it.
 //!
-//! The VPC is 10.0.0.0/16 with 2001:db8:1::/56, our host's subnet is 10.0.1.0/24 with 2001:db8:1:1::/64. Addresses of the
-//! cloud's own services are AWS's documented ones; the outside world lives in the documentation ranges (RFC 5737,
+//! The VPC is 10.0.0.0/16 with 2001:db8:1::/56, our host's subnet is 10.0.1.0/24 with 2001:db8:1:1::/64. Addresses of
+//! the cloud's own services are AWS's documented ones; the outside world lives in the documentation ranges (RFC 5737,
 //! RFC 3849).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

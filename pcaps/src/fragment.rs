@@ -4,8 +4,8 @@ use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader};
 
 use crate::packet::{IPV6_HEADER_BYTES, Packet, length_u16, length_u32, protocol};
 
-/// Cuts `whole` after each `piece_bytes` of IP payload. Only the first piece shows ports and TCP flags; the others are counted
-/// apart, under ports 0.
+/// Cuts `whole` after each `piece_bytes` of IP payload. Only the first piece shows ports and TCP flags; the others are
+/// counted apart, under ports 0.
 ///
 /// # Panics
 /// If `piece_bytes` is no positive multiple of eight.

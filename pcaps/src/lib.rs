@@ -1,11 +1,11 @@
 //! The generator of the small captures in this folder.
 //!
-//! Every capture is a story told in code: who talks to whom, what each packet is worth, and what a flow log must make of it. The
-//! expected totals come from the story itself, never from reading a capture back. Nothing depends on the clock, the
-//! machine or chance, so the committed files are exactly what this crate writes.
+//! Every capture is a story told in code: who talks to whom, what each packet is worth, and what a flow log must make
+//! of it. The expected totals come from the story itself, never from reading a capture back. Nothing depends on the
+//! clock, the machine or chance, so the committed files are exactly what this crate writes.
 //!
-//! [`captures`] is the list; each function of [`story`] tells some of them. Beneath are [`packet`] (IP and what is in it),
-//! [`link`] (what is around it) and [`pcap`] and [`pcapng`] (files).
+//! [`captures`] is the list; each function of [`story`] tells some of them. Beneath are [`packet`] (IP and what is in
+//! it), [`link`] (what is around it) and [`pcap`] and [`pcapng`] (files).
 
 pub mod capture;
 pub mod cast;
@@ -64,7 +64,7 @@ pub fn write(folder: &Path) -> io::Result<()> {
     outputs().into_iter().try_for_each(|(path, contents)| fs::write(folder.join(path), contents))
 }
 
-/// The files below `folder` that are missing or differ from what [`write`] would write.
+/// The files below `folder` that are missing or differ from what [`write()`] would write.
 pub fn differences(folder: &Path) -> Vec<PathBuf> {
     let differs = |(path, contents): Output| match fs::read(folder.join(&path)) {
         Ok(found) if found == contents => None,

@@ -1,8 +1,8 @@
 //! What is wrapped around a packet to make a frame: Ethernet and what rides on it.
 //!
-//! Each wrapper is a function from a packet to the bytes of a frame, or makes one. Authorities: IEEE 802.3, 802.1Q, 802.1ad,
-//! 802.2; RFC 1042 (SNAP), RFC 3032 (MPLS), RFC 2516 (PPPoE). Other link types are in [`cooked`], [`serial`] and
-//! [`wireless`].
+//! Each wrapper is a function from a packet to the bytes of a frame, or makes one. Authorities: IEEE 802.3, 802.1Q,
+//! 802.1ad, 802.2; RFC 1042 (SNAP), RFC 3032 (MPLS), RFC 2516 (PPPoE). Other link types are in [`cooked`], [`serial`]
+//! and [`wireless`].
 
 pub mod cooked;
 pub mod serial;
@@ -79,7 +79,8 @@ pub fn ethernet_padded(packet: &Packet) -> Vec<u8> {
     padded(ethernet(packet))
 }
 
-/// Ethernet with VLAN tags, outermost first: the tag's Ethernet type and its control information (priority and identifier).
+/// Ethernet with VLAN tags, outermost first: the tag's Ethernet type and its control information (priority and
+/// identifier).
 pub fn vlan(tags: &[(u16, u16)]) -> impl Fn(&Packet) -> Vec<u8> {
     move |packet| {
         let (first_type, body) = tagged(tags, ether_type_of(packet), &packet.bytes);

@@ -57,7 +57,8 @@ pub fn write(style: Style, link_type: u16, frames: &[Frame]) -> Vec<u8> {
     file
 }
 
-/// A whole file in Alexey Kuznetzov's modified format, whose records name the interface, the protocol and the packet type.
+/// A whole file in Alexey Kuznetzov's modified format, whose records name the interface, the protocol and the packet
+/// type.
 pub fn write_modified(link_type: u16, records: &[(PacketType, Frame)]) -> Vec<u8> {
     let style = Style::default();
     let mut file = header(style, 0xa1b2_cd34, link_type);

@@ -61,8 +61,8 @@ fn the_demo_is_five_minutes_of_a_few_hundred_frames() {
     assert_eq!(minutes.len(), 5);
 }
 
-/// The totals that the README states were worked out from the stories by hand or are sums of the rows; either way they must be the
-/// generator's.
+/// The totals that the README states were worked out from the stories by hand or are sums of the rows; either way they
+/// must be the generator's.
 #[test]
 fn the_readme_lists_every_capture_with_its_totals() {
     let readme = fs::read_to_string(folder().join("README.md")).unwrap();

@@ -29,14 +29,6 @@ const NOT_CLEAN: [&str; 5] =
     ["bad-magic.bin", "garbage-frames.pcap", "unsupported-link.pcap", "protocols.pcap", "tso-zero-length.pcap"];
 
 #[test]
-fn tshark_counts_the_same_frames() {
-    for capture in captures_except(&["bad-magic.bin"]) {
-        let Some(lines) = tshark(&capture, &["-T", "fields", "-e", "frame.number"]) else { return };
-        assert_eq!(lines.len(), capture.frames.len(), "{}", capture.name);
-    }
-}
-
-#[test]
 fn tshark_finds_nothing_malformed_and_no_wrong_checksum() {
     let wrong = "_ws.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 \
                  || icmp.checksum.status == 0 || icmpv6.checksum.status == 0";
@@ -49,10 +41,11 @@ fn tshark_finds_nothing_malformed_and_no_wrong_checksum() {
     }
 }
 
-/// Left out is what tshark counts differently: extension headers and pieces as protocols of their own, lengths of zero, cut
-/// headers, quoted packets, a pseudowire and an aggregate taken apart, and the number that Linux gives the family of IPv6.
+/// Of some only the frames: left out is what tshark counts differently: extension headers and pieces as protocols of
+/// their own, lengths of zero, cut headers, quoted packets, a pseudowire and an aggregate taken apart, and the number
+/// that Linux gives the family of IPv6.
 #[test]
-fn tshark_adds_up_the_same_flows() {
+fn tshark_counts_the_same_frames_and_flows() {
     let left_out = [
         &NOT_CLEAN[..],
         &[
@@ -66,8 +59,13 @@ fn tshark_adds_up_the_same_flows() {
             "wifi.pcap",
         ],
     ];
-    for capture in captures_except(&left_out.concat()) {
+    let left_out = left_out.concat();
+    for capture in captures_except(&["bad-magic.bin"]) {
         let Some(lines) = tshark(&capture, &FLOW_FIELDS) else { return };
+        assert_eq!(lines.len(), capture.frames.len(), "{}", capture.name);
+        if left_out.contains(&capture.name) {
+            continue;
+        }
         let mut found: BTreeMap<Flow, (u64, u64)> = BTreeMap::new();
         for (flow, bytes) in lines.iter().filter_map(|line| flow(line)) {
             let sum = found.entry(flow).or_default();

@@ -1,6 +1,7 @@
 //! Link layers that the capturing system makes up: Linux cooked capture, BSD loopback, netfilter log.
 //!
-//! Authority: the pages LINKTYPE_LINUX_SLL, LINKTYPE_LINUX_SLL2, LINKTYPE_NULL, LINKTYPE_LOOP and LINKTYPE_NFLOG of tcpdump.org.
+//! Authority: the pages LINKTYPE_LINUX_SLL, LINKTYPE_LINUX_SLL2, LINKTYPE_NULL, LINKTYPE_LOOP and LINKTYPE_NFLOG of
+//! tcpdump.org.
 
 use super::{ether_type_of, mac, tagged};
 use crate::packet::{Packet, length_u16};
@@ -75,8 +76,8 @@ pub fn null(family: [u8; 4]) -> impl Fn(&Packet) -> Vec<u8> {
     move |packet| [&family[..], &packet.bytes].concat()
 }
 
-/// Linux netfilter log: family, version, group, then attributes; the payload is the last one. Lengths and types of attributes are in
-/// the host's byte order, here little endian.
+/// Linux netfilter log: family, version, group, then attributes; the payload is the last one. Lengths and types of
+/// attributes are in the host's byte order, here little endian.
 pub fn nflog(packet: &Packet) -> Vec<u8> {
     let family = if packet.flow.src.is_ipv4() { AF_INET } else { AF_INET6 };
     let [high, low] = ether_type_of(packet).to_be_bytes();

@@ -17,7 +17,8 @@ pub fn captures() -> Vec<Capture> {
     ]
 }
 
-/// Each datagram has a source port of its own, 6001 and up. 600 bytes of UDP payload in pieces of 304 are 20 + 304 and 20 + 304 bytes.
+/// Each datagram has a source port of its own, 6001 and up. 600 bytes of UDP payload in pieces of 304 are 20 + 304 and
+/// 20 + 304 bytes.
 fn pieces() -> Vec<Frame> {
     let mut story = Story::begin();
     let datagram = |host, port, peer| {
@@ -58,8 +59,8 @@ fn pieces() -> Vec<Frame> {
     story.end()
 }
 
-/// One flow, seen at times that an interval of 60 s finds hard. Lengths are 28 + the packet's number, so that a row tells
-/// which packets are in it.
+/// One flow, seen at times that an interval of 60 s finds hard. Lengths are 28 + the packet's number, so that a row
+/// tells which packets are in it.
 fn intervals() -> Vec<Frame> {
     let [src, dst] = ends(HOST, 40_400, WEB, 33_000);
     let times = [

@@ -29,7 +29,8 @@ pub fn captures() -> Vec<Capture> {
 fn options() -> Vec<Frame> {
     let [v4_out, v4_in, v6_out, v6_in] = sample();
     let mut story = Story::begin();
-    // Router alert (RFC 2113); record route with nine empty places and an end of options (RFC 791), the longest there is.
+    // Router alert (RFC 2113); record route with nine empty places and an end of options (RFC 791), the longest there
+    // is.
     story.send(&v4_out.clone().with_ipv4_options(&[148, 4, 0, 0]), ethernet);
     let record_route = [&[7, 39, 4][..], &[0; 37]].concat();
     story.send(&v4_in.with_ipv4_options(&record_route), ethernet);
@@ -84,8 +85,8 @@ fn zero_lengths() -> Vec<Frame> {
     story.end()
 }
 
-/// A packet of more than 64 KiB (RFC 2675), of which the capture kept the beginning. The jumbo payload option and the length on
-/// the wire say the same: 40 + 70,000 bytes.
+/// A packet of more than 64 KiB (RFC 2675), of which the capture kept the beginning. The jumbo payload option and the
+/// length on the wire say the same: 40 + 70,000 bytes.
 fn jumbogram() -> Vec<Frame> {
     let jumbo_payload = [&[0, 0, 0xc2, 4][..], &JUMBO_PAYLOAD_BYTES.to_be_bytes()].concat();
     let [src, dst] = ends(HOST_V6, 40_200, WEB_V6, 9_000);
@@ -107,8 +108,8 @@ const JUMBO_PAYLOAD_BYTES: u32 = 70_000;
 /// The snap length in the file's header.
 const SNAP_BYTES: u32 = 60;
 
-/// Frames of which 60 bytes were kept, then 40. Lengths still come from the IP header. Of IPv6, 60 bytes leave six for the upper
-/// layer: ports, no flags; 40 bytes leave 26, which is no header.
+/// Frames of which 60 bytes were kept, then 40. Lengths still come from the IP header. Of IPv6, 60 bytes leave six for
+/// the upper layer: ports, no flags; 40 bytes leave 26, which is no header.
 fn cut_frames() -> Vec<Frame> {
     let mut story = Story::begin();
     let talk = |host: IpAddr, peer: IpAddr| {
@@ -125,8 +126,8 @@ fn cut_frames() -> Vec<Frame> {
     story.end()
 }
 
-/// One packet of each protocol number, 28 bytes: eight bytes of payload whose first four would be the ports 4660 and 22136.
-/// TCP is a SYN of 44 bytes, for eight bytes are no TCP header.
+/// One packet of each protocol number, 28 bytes: eight bytes of payload whose first four would be the ports 4660 and
+/// 22136. TCP is a SYN of 44 bytes, for eight bytes are no TCP header.
 fn all_protocols() -> Vec<Frame> {
     let mut story = Story::begin();
     let [src, dst] = ends(HOST, 0x1234, WEB, 0x5678);
