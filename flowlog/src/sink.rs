@@ -4,7 +4,6 @@ mod directory;
 mod file;
 mod stream;
 
-use std::borrow::Cow;
 use std::io;
 
 use crate::record::Record;
@@ -50,13 +49,13 @@ pub enum SinkError {
     #[error("{name}: nobody reads it any more")]
     BrokenPipe {
         /// What the stream is called.
-        name: Cow<'static, str>,
+        name: String,
     },
     /// A stream refused.
     #[error("cannot write to {name}: {source}")]
     Stream {
         /// What the stream is called.
-        name: Cow<'static, str>,
+        name: String,
         /// What it said.
         source: io::Error,
     },

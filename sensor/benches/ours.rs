@@ -11,7 +11,7 @@ use crate::captures::Totals;
 /// The command that replays `capture` as v2 text, the same rows as the `text` floor writes.
 pub(crate) fn command(flowtap: &Path, capture: &Path, workers: u32) -> Command {
     let mut command = Command::new(flowtap);
-    command.arg("replay").arg(capture).args(["-o", "/dev/null", "-f", "v2", "--quiet", "--summary", "json"]);
+    command.arg("replay").arg(capture).args(["-o", "/dev/null", "-f", "v2", "--summary", "json"]);
     command.args(["--account-id", "123456789012", "--interface-id", "eni-0123456789abcdef0"]);
     command.arg("--workers").arg(workers.to_string());
     command
@@ -31,7 +31,7 @@ pub(crate) fn is_able(flowtap: &Path) -> bool {
 pub(crate) fn verify(said: &str, planned: &Totals) -> anyhow::Result<()> {
     let json = said.find('{').map(|begin| &said[begin..]).context("flowtap printed no summary")?;
     let summary: Value = serde_json::from_str(json).context("flowtap's summary is no JSON")?;
-    for (pointer, expected) in [("/packets", planned.packets), ("/rows", planned.rows)] {
+    for (pointer, expected) in [("/packets", planned.packets), ("/rows/written", planned.rows)] {
         let told = summary.pointer(pointer).and_then(Value::as_u64);
         ensure!(told == Some(expected), "flowtap's summary has {told:?} in {pointer}, not {expected}");
     }

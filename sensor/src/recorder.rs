@@ -63,6 +63,9 @@ pub enum RecorderError {
     /// The policy can't be applied to an interface of the capture.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A fault of ours.
+    #[error("a worker panicked: this is a fault in flowtap, please report it with the message above")]
+    WorkerPanicked,
 }
 
 /// Turns shares of windows into records.
@@ -121,6 +124,7 @@ impl Recorder {
     pub fn run(&mut self, handovers: &Receiver<Handover>) -> Result<(), RecorderError> {
         for handover in handovers {
             match handover {
+                Handover::Panicked => return Err(RecorderError::WorkerPanicked),
                 Handover::Early { window, share } => self.write(window, vec![share], &[])?,
                 Handover::Closed { closing, share, losses } => {
                     let missing = self.homes.len();

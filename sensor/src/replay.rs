@@ -49,8 +49,6 @@ pub struct Outcome {
     pub damage: Vec<CaptureError>,
     /// The sink, to be finished; or why no more records could be written.
     pub sink: Result<Box<dyn Sink>, RecorderError>,
-    /// Workers that panicked: a fault of ours, whose counts are missing.
-    pub workers_lost: usize,
 }
 
 /// Replays a capture.
@@ -62,7 +60,6 @@ pub fn replay(job: Job) -> Outcome {
     let (homes, homecomings): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
     let mut recorder = Recorder::new(job.rules, job.policy, job.interfaces, job.describe, job.sink, homes);
     let mut frames = FrameCounts::default();
-    let mut workers_lost = 0;
     let written = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (number, home) in homecomings.into_iter().enumerate() {
@@ -75,15 +72,13 @@ pub fn replay(job: Job) -> Outcome {
         drop(handovers);
         recorder.release_workers();
         for thread in threads {
-            match thread.join() {
-                Ok(counts) => frames.add(&counts),
-                Err(_) => workers_lost += 1,
-            }
+            // A worker that panicked has told the recorder, and its counts are gone.
+            thread.join().into_iter().for_each(|counts| frames.add(&counts));
         }
         written
     });
     let (rows, sink) = recorder.into_parts();
-    Outcome { frames, rows, damage: feed.into_damage(), sink: written.map(|()| sink), workers_lost }
+    Outcome { frames, rows, damage: feed.into_damage(), sink: written.map(|()| sink) }
 }
 
 /// How many shares a worker may have waiting before it waits itself.

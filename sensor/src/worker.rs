@@ -19,8 +19,8 @@ use crate::flow::interval::Window;
 use crate::flow::key::{Key4, Key6, Ports};
 use crate::flow::table::{BATCH_PACKETS, Observation};
 use crate::flow::{FlowTable, FragmentRule};
-use crate::ledger::FrameCounts;
-use crate::packet::{self, fast};
+use crate::ledger::{FrameCounts, Tally};
+use crate::packet::{self, Refusal, fast};
 
 /// What a worker hands to the recorder.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub enum Handover {
         /// Interfaces that lost packets in this window.
         losses: Vec<u16>,
     },
+    /// A worker has panicked: its shares will never come.
+    Panicked,
 }
 
 /// One worker's table on its way to the recorder, and home again.
@@ -85,10 +87,40 @@ pub struct Worker<'a> {
     batch6: Vec<Observation<Key6>>,
 }
 
+impl Drop for Worker<'_> {
+    /// Without this the recorder would wait for shares that never come, and the other workers for the recorder.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.recorder.send(Handover::Panicked).ok();
+        }
+    }
+}
+
 struct OpenWindow {
     window: Window,
     table: FlowTable,
     losses: Vec<u16>,
+}
+
+impl OpenWindow {
+    /// Reads and counts a frame of any kind.
+    fn observe_any(&mut self, frame: &Frame, captured: &[u8], limits: &Limits, refused: &mut Tally<Refusal>) {
+        match packet::parse(frame.link_type, captured, frame.original_bytes) {
+            Ok(packet) => self.table.observe(frame, &packet, limits.fragments, limits.keep_detail),
+            Err(refusal) => {
+                refused.count(refusal, 1);
+                if refusal.is_loss() {
+                    self.note_loss(frame.interface);
+                }
+            }
+        }
+    }
+
+    fn note_loss(&mut self, interface: u16) {
+        if !self.losses.contains(&interface) {
+            self.losses.push(interface);
+        }
+    }
 }
 
 /// The recorder is gone: it has failed, and says why itself.
@@ -129,7 +161,7 @@ impl<'a> Worker<'a> {
     pub fn run(mut self) -> FrameCounts {
         // A recorder that is gone has an error of its own to report.
         self.count_all().ok();
-        self.counts
+        std::mem::take(&mut self.counts)
     }
 
     fn count_all(&mut self) -> Result<(), RecorderGone> {
@@ -159,40 +191,28 @@ impl<'a> Worker<'a> {
         for frames in frames.chunks(BATCH_PACKETS) {
             let at = self.window(window, frames.len())?;
             let Some(open) = self.open.get_mut(at) else { continue };
-            let before = (open.table.packets, open.table.bytes);
+            let (packets_before, bytes_before) = (open.table.packets, open.table.bytes);
             for frame in frames {
                 let captured = block.data(frame);
-                if frame.link_type == LinkType::Ethernet && !self.limits.keep_detail {
-                    if let Some(packet) = fast::ethernet_ipv4(captured) {
-                        self.batch4.push(observation4(frame, &packet));
-                        continue;
-                    }
-                    if let Some(packet) = fast::ethernet_ipv6(captured) {
-                        self.batch6.push(observation6(frame, &packet));
-                        continue;
-                    }
-                }
-                match packet::parse(frame.link_type, captured, frame.original_bytes) {
-                    Ok(packet) => {
-                        open.table.observe(frame, &packet, self.limits.fragments, self.limits.keep_detail);
-                    }
-                    Err(refusal) => {
-                        self.counts.refused.count(refusal, 1);
-                        if refusal.is_loss() {
-                            note_loss(&mut open.losses, frame.interface);
-                        }
-                    }
+                let plain = frame.link_type == LinkType::Ethernet && !self.limits.keep_detail;
+                if plain && let Some(packet) = fast::ethernet_ipv4(captured) {
+                    self.batch4.push(observation4(frame, &packet));
+                } else if plain && let Some(packet) = fast::ethernet_ipv6(captured) {
+                    self.batch6.push(observation6(frame, &packet));
+                } else {
+                    open.observe_any(frame, captured, &self.limits, &mut self.counts.refused);
                 }
             }
             open.table.observe4(&self.batch4);
             self.batch4.clear();
             open.table.observe6(&self.batch6);
             self.batch6.clear();
-            let packets = open.table.packets - before.0;
+            let packets = open.table.packets - packets_before;
             self.counts.packets += packets;
-            self.counts.bytes += open.table.bytes - before.1;
+            self.counts.bytes += open.table.bytes - bytes_before;
             self.counts.late += if window.late { packets } else { 0 };
         }
+        self.counts.flows_peak = self.counts.flows_peak.max(self.flows_held() as u64);
         Ok(())
     }
 
@@ -200,15 +220,14 @@ impl<'a> Worker<'a> {
         self.counts.capture_drops += packets;
         let at = self.window(window, 0)?;
         if let Some(open) = self.open.get_mut(at) {
-            note_loss(&mut open.losses, interface);
+            open.note_loss(interface);
         }
         Ok(())
     }
 
     /// Where the window's table is, with room for `more` flows.
     fn window(&mut self, window: Window, more: usize) -> Result<usize, RecorderGone> {
-        let held: usize = self.open.iter().map(|open| open.table.len()).sum();
-        self.counts.flows_peak = self.counts.flows_peak.max(held as u64);
+        let held = self.flows_held();
         if held + self.flows_away + more > self.limits.flows_max {
             self.make_room(held + more)?;
         }
@@ -247,6 +266,10 @@ impl<'a> Worker<'a> {
             None => (None, Vec::new()),
         };
         Ok(self.recorder.send(Handover::Closed { closing, share, losses })?)
+    }
+
+    fn flows_held(&self) -> usize {
+        self.open.iter().map(|open| open.table.len()).sum()
     }
 
     /// Sorts a table for the recorder.
@@ -310,11 +333,5 @@ fn observation6(frame: &Frame, packet: &fast::FastPacket<u128>) -> Observation<K
         time_ns: frame.time.0,
         ip_bytes: packet.ip_bytes,
         tcp_flags: packet.tcp_flags,
-    }
-}
-
-fn note_loss(losses: &mut Vec<u16>, interface: u16) {
-    if !losses.contains(&interface) {
-        losses.push(interface);
     }
 }

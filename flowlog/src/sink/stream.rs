@@ -1,6 +1,5 @@
 //! Records onto standard output, a socket, or whatever takes bytes.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 
 use crate::format::Format;
@@ -12,7 +11,7 @@ use super::{Sink, SinkError};
 
 /// Writes one endless file onto a stream.
 pub struct StreamSink<W: Write + Send> {
-    name: Cow<'static, str>,
+    name: String,
     /// `None` once finished.
     writer: Option<RecordWriter<W>>,
 }
@@ -22,12 +21,7 @@ impl<W: Write + Send> StreamSink<W> {
     ///
     /// # Errors
     /// What the stream says to the first bytes.
-    pub fn new(
-        output: W,
-        name: impl Into<Cow<'static, str>>,
-        format: &Format,
-        encoding: Encoding,
-    ) -> Result<Self, SinkError> {
+    pub fn new(output: W, name: impl Into<String>, format: &Format, encoding: Encoding) -> Result<Self, SinkError> {
         let name = name.into();
         let writer = RecordWriter::new(output, format, encoding).map_err(|source| failed(&name, source))?;
         Ok(Self { name, writer: Some(writer) })
@@ -59,8 +53,8 @@ impl<W: Write + Send> Sink for StreamSink<W> {
     }
 }
 
-fn failed(name: &Cow<'static, str>, source: io::Error) -> SinkError {
-    let name = name.clone();
+fn failed(name: &str, source: io::Error) -> SinkError {
+    let name = name.to_owned();
     match source.kind() {
         io::ErrorKind::BrokenPipe => SinkError::BrokenPipe { name },
         _ => SinkError::Stream { name, source },

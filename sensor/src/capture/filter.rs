@@ -169,7 +169,7 @@ mod tests {
 
     fn left_by(expression: &str, frames: &[(LinkType, Vec<u8>)]) -> (Vec<LinkType>, Excluded) {
         let mut block = block(frames);
-        let excluded = Filter::new(expression).unwrap().clone().apply(&mut block);
+        let excluded = Filter::new(expression).unwrap().apply(&mut block);
         (block.frames.iter().map(|frame| frame.link_type).collect(), excluded)
     }
 

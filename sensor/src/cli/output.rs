@@ -10,7 +10,7 @@ use flowlog::parquet::ParquetCodec;
 use flowlog::segment::Existing;
 use flowlog::sink::{DirectoryOptions, DirectorySink, FileSink, Sink, StreamSink};
 use flowlog::writer::{self, Encoding};
-use flowtap::config::{Compression, Destination, FileFormat, Settings};
+use flowtap::config::{Compression, Destination, FileFormat, Label, Settings};
 
 /// The sink that the settings ask for, ready to take records.
 ///
@@ -73,7 +73,7 @@ fn identity(settings: &Settings, format: &Format) -> anyhow::Result<Identity> {
         settings.skipped_traffic,
         settings.fragments
     );
-    let account_id = settings.account_id.as_ref().map(|label| label.as_str());
-    let region = settings.region.as_ref().map(|label| label.as_str());
+    let account_id = settings.account_id.as_ref().map(Label::as_str);
+    let region = settings.region.as_ref().map(Label::as_str);
     Ok(Identity::new(account_id, region, configuration.as_bytes())?)
 }

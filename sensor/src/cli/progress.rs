@@ -43,5 +43,5 @@ fn plain_bytes(input: &Input) -> Option<u64> {
     let Input::File(path) = input else { return None };
     let is_capture = path.extension().is_some_and(|suffix| suffix == "pcap" || suffix == "pcapng" || suffix == "cap");
     let metadata = is_capture.then(|| path.metadata().ok()).flatten()?;
-    metadata.is_file().then(|| metadata.len())
+    metadata.is_file().then_some(metadata.len())
 }

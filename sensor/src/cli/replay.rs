@@ -194,28 +194,23 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
     for error in &damage {
         complain(&error.to_string());
     }
-    let mut done = Done { complete: damage.is_empty() && outcome.workers_lost == 0, usage_is_wrong: false };
     let finished = outcome.sink.and_then(|mut sink| {
         sink.finish()?;
         Ok(sink.drain_published())
     });
-    let files = match finished {
-        Ok(files) => files,
-        Err(error) => {
-            complain(&error.to_string());
-            done.complete = false;
-            done.usage_is_wrong = matches!(error, RecorderError::Policy(_));
-            return Ok(done);
-        }
-    };
+    let mut done = Done { complete: damage.is_empty() && finished.is_ok(), usage_is_wrong: false };
+    if let Err(error) = &finished {
+        complain(&error.to_string());
+        done.usage_is_wrong = matches!(error, RecorderError::Policy(_));
+    }
     let summary = Summary {
         frames: &outcome.frames,
         rows: &outcome.rows,
-        files: &files,
+        files: finished.as_deref().ok(),
         damage: &damage,
         elapsed: clock::now().duration_since(started),
     };
-    if !summary.balances() || outcome.workers_lost > 0 {
+    if finished.is_ok() && !summary.balances() {
         complain("the ledger does not balance: this is a fault in flowtap, please report it with the summary");
         done.complete = false;
     }

@@ -17,15 +17,16 @@ use serde_json::{Value, json};
 pub(super) struct Summary<'a> {
     pub(super) frames: &'a FrameCounts,
     pub(super) rows: &'a RowCounts,
-    pub(super) files: &'a [Published],
+    /// The files that were published; `None` if the output failed.
+    pub(super) files: Option<&'a [Published]>,
     pub(super) damage: &'a [CaptureError],
     pub(super) elapsed: Duration,
 }
 
 impl Summary<'_> {
-    /// Whether every frame and every packet is accounted for.
+    /// Whether every frame and every packet is accounted for. An output that failed took rows with it.
     pub(super) fn balances(&self) -> bool {
-        self.frames.balances() && self.rows.balances(self.frames)
+        self.files.is_some() && self.frames.balances() && self.rows.balances(self.frames)
     }
 
     /// Writes the summary to standard error. Nothing can be done if that is closed.
@@ -74,7 +75,7 @@ impl Summary<'_> {
                 "untracked": rows.policy.untracked,
                 "evicted": rows.policy.evicted,
             },
-            "files": self.files.iter().map(|file| json!({
+            "files": self.files.unwrap_or_default().iter().map(|file| json!({
                 "path": file.path.to_string_lossy(),
                 "rows": file.row_count,
                 "bytes": file.size_bytes,
@@ -134,12 +135,16 @@ impl fmt::Display for Summary<'_> {
                 rows.policy.untracked, rows.policy.evicted
             )?;
         }
-        for file in self.files {
+        for file in self.files.unwrap_or_default() {
             writeln!(f, "file      {} ({} rows, {} bytes)", file.path.display(), file.row_count, file.size_bytes)?;
         }
         let (secs, rate) = (self.elapsed.as_secs_f64(), self.packets_per_sec());
         writeln!(f, "elapsed   {secs:.3} s, {rate:.0} frames a second")?;
-        let verdict = if self.balances() { "balances: every frame is accounted for" } else { "DOES NOT BALANCE" };
+        let verdict = match (self.files, self.balances()) {
+            (None, _) => "open: the output failed, so rows are missing",
+            (Some(_), true) => "balances: every frame is accounted for",
+            (Some(_), false) => "DOES NOT BALANCE",
+        };
         writeln!(f, "ledger    {verdict}")
     }
 }

@@ -98,8 +98,7 @@ pub enum Same<T> {
 impl<T: Copy + Eq> Same<T> {
     fn add(&mut self, other: Self) {
         *self = match (*self, other) {
-            (known, Self::Unset) => known,
-            (Self::Unset, known) => known,
+            (known, Self::Unset) | (Self::Unset, known) => known,
             (Self::One(a), Self::One(b)) if a == b => Self::One(a),
             _ => Self::Mixed,
         };
