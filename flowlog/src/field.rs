@@ -38,7 +38,8 @@ struct Row {
 }
 
 macro_rules! fields {
-    ($($variant:ident $name:literal $column_name:literal $version:expr, $column_type:ident, $origin:ident: $meaning:literal)*) => {
+    ($($variant:ident $name:literal $column_name:literal
+        $version:expr, $column_type:ident, $origin:ident: $meaning:literal)*) => {
         /// One column of a flow log. The order of the variants is the specification's order.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
@@ -90,43 +91,66 @@ fields! {
 
     Region "region" "region" Some(4), Str, Metadata: "region of the interface"
     AzId "az-id" "az_id" Some(4), Str, Metadata: "identifier (not name) of the availability zone"
-    SublocationType "sublocation-type" "sublocation_type" Some(4), Str, Metadata: "`wavelength`, `outpost` or `localzone`"
+    SublocationType "sublocation-type" "sublocation_type" Some(4), Str, Metadata:
+        "`wavelength`, `outpost` or `localzone`"
     SublocationId "sublocation-id" "sublocation_id" Some(4), Str, Metadata: "identifier of the sublocation"
 
-    PktSrcAwsService "pkt-src-aws-service" "pkt_src_aws_service" Some(5), Str, Packets: "subset of ip-ranges.json holding pkt-srcaddr"
-    PktDstAwsService "pkt-dst-aws-service" "pkt_dst_aws_service" Some(5), Str, Packets: "subset of ip-ranges.json holding pkt-dstaddr"
-    FlowDirection "flow-direction" "flow_direction" Some(5), Str, Packets: "`ingress` or `egress`, as the interface sees it"
+    PktSrcAwsService "pkt-src-aws-service" "pkt_src_aws_service" Some(5), Str, Packets:
+        "subset of ip-ranges.json holding pkt-srcaddr"
+    PktDstAwsService "pkt-dst-aws-service" "pkt_dst_aws_service" Some(5), Str, Packets:
+        "subset of ip-ranges.json holding pkt-dstaddr"
+    FlowDirection "flow-direction" "flow_direction" Some(5), Str, Packets:
+        "`ingress` or `egress`, as the interface sees it"
     TrafficPath "traffic-path" "traffic_path" Some(5), Int32, Packets: "where egress traffic goes, 1 to 8"
 
     EcsClusterArn "ecs-cluster-arn" "ecs_cluster_arn" Some(7), Str, Metadata: "ARN of the ECS cluster"
     EcsClusterName "ecs-cluster-name" "ecs_cluster_name" Some(7), Str, Metadata: "name of the ECS cluster"
-    EcsContainerInstanceArn "ecs-container-instance-arn" "ecs_container_instance_arn" Some(7), Str, Metadata: "ARN of the container instance"
-    EcsContainerInstanceId "ecs-container-instance-id" "ecs_container_instance_id" Some(7), Str, Metadata: "identifier of the container instance"
-    EcsContainerId "ecs-container-id" "ecs_container_id" Some(7), Str, Metadata: "runtime identifier of the task's first container"
-    EcsSecondContainerId "ecs-second-container-id" "ecs_second_container_id" Some(7), Str, Metadata: "runtime identifier of the task's second container"
+    EcsContainerInstanceArn "ecs-container-instance-arn" "ecs_container_instance_arn" Some(7), Str, Metadata:
+        "ARN of the container instance"
+    EcsContainerInstanceId "ecs-container-instance-id" "ecs_container_instance_id" Some(7), Str, Metadata:
+        "identifier of the container instance"
+    EcsContainerId "ecs-container-id" "ecs_container_id" Some(7), Str, Metadata:
+        "runtime identifier of the task's first container"
+    EcsSecondContainerId "ecs-second-container-id" "ecs_second_container_id" Some(7), Str, Metadata:
+        "runtime identifier of the task's second container"
     EcsServiceName "ecs-service-name" "ecs_service_name" Some(7), Str, Metadata: "service that started the task"
-    EcsTaskDefinitionArn "ecs-task-definition-arn" "ecs_task_definition_arn" Some(7), Str, Metadata: "ARN of the task definition"
+    EcsTaskDefinitionArn "ecs-task-definition-arn" "ecs_task_definition_arn" Some(7), Str, Metadata:
+        "ARN of the task definition"
     EcsTaskArn "ecs-task-arn" "ecs_task_arn" Some(7), Str, Metadata: "ARN of the task"
     EcsTaskId "ecs-task-id" "ecs_task_id" Some(7), Str, Metadata: "identifier of the task"
 
     RejectReason "reject-reason" "reject_reason" Some(8), Str, Packets: "`BPA` or `EC`"
-    ResourceId "resource-id" "resource_id" Some(9), Str, Metadata: "resource without an interface, such as a regional NAT gateway"
-    EncryptionStatus "encryption-status" "encryption_status" Some(10), Int32, Packets: "0 none, 1 network layer, 2 application layer, 3 both"
+    ResourceId "resource-id" "resource_id" Some(9), Str, Metadata:
+        "resource without an interface, such as a regional NAT gateway"
+    EncryptionStatus "encryption-status" "encryption_status" Some(10), Int32, Packets:
+        "0 none, 1 network layer, 2 application layer, 3 both"
 
-    InstanceTag "instance-tag" "instance_tag" Some(11), Str, Metadata: "percent-encoded value of the first chosen instance tag"
-    InstanceTag2 "instance-tag-2" "instance_tag_2" Some(11), Str, Metadata: "percent-encoded value of the second chosen instance tag"
-    InterfaceTag "interface-tag" "interface_tag" Some(11), Str, Metadata: "percent-encoded value of the first chosen interface tag"
-    InterfaceTag2 "interface-tag-2" "interface_tag_2" Some(11), Str, Metadata: "percent-encoded value of the second chosen interface tag"
-    AsgTag "asg-tag" "asg_tag" Some(11), Str, Metadata: "percent-encoded value of the first chosen Auto Scaling group tag"
-    AsgTag2 "asg-tag-2" "asg_tag_2" Some(11), Str, Metadata: "percent-encoded value of the second chosen Auto Scaling group tag"
-    InterfaceType "interface-type" "interface_type" Some(11), Str, Metadata: "kind of the interface, such as `nat_gateway`"
-    NextHopInterfaceId "next-hop-interface-id" "next_hop_interface_id" Some(11), Str, Metadata: "the interface on the other side"
-    NextHopSubnetId "next-hop-subnet-id" "next_hop_subnet_id" Some(11), Str, Metadata: "subnet of the interface on the other side"
-    NextHopAzId "next-hop-az-id" "next_hop_az_id" Some(11), Str, Metadata: "availability zone of the interface on the other side"
+    InstanceTag "instance-tag" "instance_tag" Some(11), Str, Metadata:
+        "percent-encoded value of the first chosen instance tag"
+    InstanceTag2 "instance-tag-2" "instance_tag_2" Some(11), Str, Metadata:
+        "percent-encoded value of the second chosen instance tag"
+    InterfaceTag "interface-tag" "interface_tag" Some(11), Str, Metadata:
+        "percent-encoded value of the first chosen interface tag"
+    InterfaceTag2 "interface-tag-2" "interface_tag_2" Some(11), Str, Metadata:
+        "percent-encoded value of the second chosen interface tag"
+    AsgTag "asg-tag" "asg_tag" Some(11), Str, Metadata:
+        "percent-encoded value of the first chosen Auto Scaling group tag"
+    AsgTag2 "asg-tag-2" "asg_tag_2" Some(11), Str, Metadata:
+        "percent-encoded value of the second chosen Auto Scaling group tag"
+    InterfaceType "interface-type" "interface_type" Some(11), Str, Metadata:
+        "kind of the interface, such as `nat_gateway`"
+    NextHopInterfaceId "next-hop-interface-id" "next_hop_interface_id" Some(11), Str, Metadata:
+        "the interface on the other side"
+    NextHopSubnetId "next-hop-subnet-id" "next_hop_subnet_id" Some(11), Str, Metadata:
+        "subnet of the interface on the other side"
+    NextHopAzId "next-hop-az-id" "next_hop_az_id" Some(11), Str, Metadata:
+        "availability zone of the interface on the other side"
     NextHopVpcId "next-hop-vpc-id" "next_hop_vpc_id" Some(11), Str, Metadata: "VPC of the interface on the other side"
-    NextHopInterfaceType "next-hop-interface-type" "next_hop_interface_type" Some(11), Str, Metadata: "kind of the interface on the other side"
+    NextHopInterfaceType "next-hop-interface-type" "next_hop_interface_type" Some(11), Str, Metadata:
+        "kind of the interface on the other side"
 
-    XTrafficClass "x-traffic-class" "x_traffic_class" None, Str, Packets: "which kind of traffic that AWS leaves out this is"
+    XTrafficClass "x-traffic-class" "x_traffic_class" None, Str, Packets:
+        "which kind of traffic that AWS leaves out this is"
     XDropReason "x-drop-reason" "x_drop_reason" None, Str, Packets: "why the kernel turned the packets away"
     XCommunityId "x-community-id" "x_community_id" None, Str, Packets: "Community ID version 1, seed 0"
     XTcpFlagsRaw "x-tcp-flags-raw" "x_tcp_flags_raw" None, Int32, Packets: "OR of the TCP flag bytes as on the wire"

@@ -11,6 +11,7 @@ pub mod json;
 pub mod layout;
 pub mod metadata;
 pub mod parquet;
+pub mod reader;
 pub mod record;
 pub mod segment;
 pub mod sink;

@@ -138,6 +138,26 @@ fn every_octet_is_spelled_as_the_standard_library_does() {
     }
 }
 
+fn integer(number: i64) -> String {
+    let mut out = Vec::new();
+    push_integer(number, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn integers_are_spelled_as_the_standard_library_does() {
+    let mut power = 1_i64;
+    for _ in 0..19 {
+        for number in [power - 1, power, power + 1, -power, power.wrapping_mul(9)] {
+            assert_eq!(integer(number), format!("{number} "));
+        }
+        power = power.wrapping_mul(10);
+    }
+    for number in (0..=10_000).chain([i64::MAX, i64::MIN, 1_000_000_007, 12_003_000_450]) {
+        assert_eq!(integer(number), format!("{number} "));
+    }
+}
+
 #[test]
 fn a_value_that_would_break_the_line_is_escaped() {
     let flow = Flow { drop_reason: Some("two words\n".into()), reject_reason: Some("".into()), ..Flow::default() };
@@ -210,6 +230,11 @@ fn rows_of_one_interface_share_their_metadata() {
 }
 
 proptest! {
+    #[test]
+    fn any_integer_is_spelled_as_the_standard_library_does(number: i64) {
+        prop_assert_eq!(integer(number), format!("{number} "));
+    }
+
     #[test]
     fn what_is_written_is_read(records in records(), format in formats()) {
         let text = lines_of(&format, &records);
