@@ -83,3 +83,6 @@ pub fn replay(job: Job) -> Outcome {
 
 /// How many shares a worker may have waiting before it waits itself.
 const SHARES_WAITING_MAX: usize = 2;
+
+#[cfg(test)]
+mod tests;
