@@ -1,0 +1,6 @@
+//! The end-to-end ring: the built program seen from outside, one module a theme.
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod own_captures;
