@@ -3,4 +3,10 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod made;
+#[cfg(test)]
 mod own_captures;
+#[cfg(test)]
+mod policy;
+#[cfg(test)]
+mod workers;
