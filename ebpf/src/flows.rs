@@ -1,0 +1,235 @@
+//! What passes an interface, counted by flow.
+//!
+//! A packet is read in place, found in the map of the current generation and added to it: that is all for nearly every
+//! packet. Three things take it off that path: a header that is not in the readable part of the frame (the kernel is
+//! asked to gather it, once), a fragment, and a map without room, whose flows go to the sensor through a ring buffer.
+
+use crate::{
+    headers::{self, Fragment, Frame, Ip, Layer, Network, Stop, Transport, Version},
+    maps,
+    wire::{self, OnWire},
+};
+use aya_ebpf::{
+    bindings::{BPF_ANY, TC_ACT_UNSPEC},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    programs::TcContext,
+};
+use flowtap_abi::{
+    Counts, Direction, FlowKeyV4, FlowKeyV6, FragmentKey, FragmentPorts, Marks, Overflow, OverflowKind, Reason,
+};
+
+/// Counts one packet. The answer is always that other programs shall decide.
+#[inline(always)]
+pub(crate) fn observe(context: &TcContext, direction: Direction, layer: Layer) -> i32 {
+    for attempt in 1..=ATTEMPTS {
+        match count(context, direction, layer) {
+            Ok(()) => break,
+            Err(Stop::Refused(reason)) => {
+                maps::count_reason(interface(context), reason, 1);
+                break;
+            }
+            Err(Stop::Short) => {
+                let gathered = attempt < ATTEMPTS && context.pull_data(context.len().min(GATHERED_BYTES_MAX)).is_ok();
+                if !gathered {
+                    maps::count_reason(interface(context), Reason::Truncated, 1);
+                    break;
+                }
+            }
+        }
+    }
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn count(context: &TcContext, direction: Direction, layer: Layer) -> Result<(), Stop> {
+    let frame = Frame::new(context);
+    let network = headers::network(&frame, layer)?;
+    match network.version {
+        Version::V4 => count_v4(context, &frame, &network, direction),
+        Version::V6 => count_v6(context, &frame, &network, direction),
+    }
+}
+
+#[inline(always)]
+fn count_v4(context: &TcContext, frame: &Frame<'_>, network: &Network, direction: Direction) -> Result<(), Stop> {
+    let ip = headers::ipv4(frame, network.start)?;
+    let mut key = FlowKeyV4 {
+        interface: interface(context),
+        src: ip.src,
+        dst: ip.dst,
+        ports: [0; 4],
+        protocol: ip.protocol,
+        direction: direction as u8,
+        zero: [0; 2],
+    };
+    let transport = if let Fragment::None = ip.fragment {
+        headers::transport(frame, network.start, &ip)?
+    } else {
+        let pieces = FragmentKey {
+            interface: key.interface,
+            src: widened(ip.src),
+            dst: widened(ip.dst),
+            id: 0,
+            protocol: ip.protocol,
+            direction: key.direction,
+            version: 4,
+            zero: 0,
+        };
+        fragment(frame, network.start, &ip, pieces)?.0
+    };
+    key.ports = transport.ports;
+    let new = counts(on_wire(frame, &ip, &transport), transport.marks.and(Marks::vlan(network.vlan)));
+    // Each branch names one map, as the verifier demands.
+    let counted = if maps::second_generation() {
+        maps::count(&maps::FLOWS_V4_B, &key, &new)
+    } else {
+        maps::count(&maps::FLOWS_V4_A, &key, &new)
+    };
+    if let Err(error) = counted {
+        overflow_v4(&key, &new, error);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn count_v6(context: &TcContext, frame: &Frame<'_>, network: &Network, direction: Direction) -> Result<(), Stop> {
+    let ip = headers::ipv6(frame, network.start)?;
+    let mut key = FlowKeyV6 {
+        interface: interface(context),
+        src: ip.src,
+        dst: ip.dst,
+        ports: [0; 4],
+        protocol: ip.protocol,
+        direction: direction as u8,
+        zero: [0; 2],
+    };
+    let transport = if !ip.walked {
+        maps::count_reason(key.interface, Reason::ExtensionBound, 1);
+        Transport::NONE
+    } else if let Fragment::None = ip.fragment {
+        headers::transport(frame, network.start, &ip)?
+    } else {
+        let pieces = FragmentKey {
+            interface: key.interface,
+            src: ip.src,
+            dst: ip.dst,
+            id: 0,
+            protocol: 0,
+            direction: key.direction,
+            version: 6,
+            zero: 0,
+        };
+        let (transport, protocol) = fragment(frame, network.start, &ip, pieces)?;
+        key.protocol = protocol;
+        transport
+    };
+    key.ports = transport.ports;
+    let new = counts(on_wire(frame, &ip, &transport), transport.marks.and(Marks::vlan(network.vlan)));
+    let counted = if maps::second_generation() {
+        maps::count(&maps::FLOWS_V6_B, &key, &new)
+    } else {
+        maps::count(&maps::FLOWS_V6_A, &key, &new)
+    };
+    if let Err(error) = counted {
+        overflow_v6(&key, &new, error);
+    }
+    Ok(())
+}
+
+/// Ports and protocol of a fragment: a first one leaves them for those that follow, a later one finds them.
+#[inline(always)]
+fn fragment<A>(frame: &Frame<'_>, start: usize, ip: &Ip<A>, mut key: FragmentKey) -> Result<(Transport, u8), Stop> {
+    match ip.fragment {
+        Fragment::Later(id) => {
+            key.id = id;
+            if let Some(known) = maps::FRAGMENTS.get_ptr(key) {
+                // SAFETY: an element of the map. Should it make room for another datagram just now, the ports may be
+                // that one's: the bound of the map is the bound of this error.
+                let known = unsafe { *known };
+                Ok((Transport { ports: known.ports, ..Transport::NONE }, known.protocol))
+            } else {
+                maps::count_reason(key.interface, Reason::FragmentUnknown, 1);
+                Ok((Transport::NONE, ip.protocol))
+            }
+        }
+        Fragment::First(id) => {
+            let transport = headers::transport(frame, start, ip)?;
+            key.id = id;
+            let ports = FragmentPorts { ports: transport.ports, protocol: ip.protocol, zero: [0; 3] };
+            // Without room for it the later fragments are counted as unknown, each of them.
+            maps::FRAGMENTS.insert(key, ports, u64::from(BPF_ANY)).unwrap_or_default();
+            Ok((transport, ip.protocol))
+        }
+        Fragment::None => Ok((headers::transport(frame, start, ip)?, ip.protocol)),
+    }
+}
+
+#[inline(always)]
+fn on_wire<A>(frame: &Frame<'_>, ip: &Ip<A>, transport: &Transport) -> OnWire {
+    match frame.gso_bytes() {
+        0 => wire::single(ip.bytes),
+        gso_bytes => {
+            wire::segmented(ip.bytes, ip.header_bytes + transport.header_bytes, gso_bytes, frame.gso_segments())
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn counts(wire: OnWire, marks: Marks) -> Counts {
+    // SAFETY: the helper has no arguments and no precondition.
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    Counts { packets: wire.packets, bytes: wire.bytes, first_ns: now_ns, last_ns: now_ns, marks }
+}
+
+#[inline(never)]
+fn overflow_v4(key: &FlowKeyV4, counts: &Counts, error: u32) {
+    // SAFETY: five words without padding, for which any bytes are valid.
+    let words: [u32; 5] = unsafe { core::mem::transmute(*key) };
+    overflow(OverflowKind::FlowV4, words, key.interface, counts, error);
+}
+
+#[inline(never)]
+fn overflow_v6(key: &FlowKeyV6, counts: &Counts, error: u32) {
+    // SAFETY: eleven words without padding, for which any bytes are valid.
+    let words: [u32; 11] = unsafe { core::mem::transmute(*key) };
+    overflow(OverflowKind::FlowV6, words, key.interface, counts, error);
+}
+
+/// Hands a count to the sensor by itself; counts it as lost where the ring buffer is full too.
+#[inline(always)]
+pub(crate) fn overflow<const WORDS: usize>(
+    kind: OverflowKind,
+    words: [u32; WORDS],
+    interface: u32,
+    counts: &Counts,
+    error: u32,
+) {
+    const { assert!(WORDS <= KEY_WORDS) };
+    let Some(mut entry) = maps::OVERFLOW.reserve::<Overflow>(0) else {
+        let lost = if let OverflowKind::Verdict = kind { Reason::VerdictLost } else { Reason::FlowLost };
+        maps::count_reason(interface, lost, counts.packets);
+        return;
+    };
+    let mut key = [0; KEY_WORDS];
+    key[..WORDS].copy_from_slice(&words);
+    entry.write(Overflow { kind: kind as u32, error, key, counts: *counts });
+    entry.submit(0);
+}
+
+/// An IPv4 address where sixteen bytes are wanted.
+#[inline(always)]
+pub(crate) fn widened(address: [u8; 4]) -> [u8; 16] {
+    headers::bytes_of([u32::from_ne_bytes(address), 0, 0, 0])
+}
+
+#[inline(always)]
+fn interface(context: &TcContext) -> u32 {
+    // SAFETY: the context is valid for as long as the program runs.
+    unsafe { (*context.skb.skb).ifindex }
+}
+
+/// Once as the frame lies there, and once more after the kernel was asked to gather its headers.
+const ATTEMPTS: u32 = 2;
+/// What is gathered at most: tags, an IP header and its options or extension headers of ordinary length, and TCP's.
+const GATHERED_BYTES_MAX: u32 = 192;
+const KEY_WORDS: usize = 12;
