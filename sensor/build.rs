@@ -57,8 +57,7 @@ fn compile(out: &Path) -> Result<PathBuf, String> {
     // OUT_DIR is <target>/<profile>/build/<package>/out. One directory serves all profiles, and as it is not the one
     // that the running cargo has locked, neither waits for the other.
     let target_dir = out.ancestors().nth(4).ok_or("the output directory is not inside a target directory")?.join("bpf");
-    let flags =
-        ["-Cdebuginfo=2".to_owned(), "-Clink-arg=--btf".to_owned(), format!("-Clinker={}", linker.display())];
+    let flags = ["-Cdebuginfo=2".to_owned(), "-Clink-arg=--btf".to_owned(), format!("-Clinker={}", linker.display())];
 
     let mut cargo = Command::new(variable("CARGO")?);
     for (name, _) in env::vars_os() {

@@ -5,18 +5,13 @@
 //! asked to gather it, once), a fragment, and a map without room, whose flows go to the sensor through a ring buffer.
 
 use crate::{
+    fragments,
     headers::{self, Fragment, Frame, Ip, Layer, Network, Stop, Transport, Version},
     maps,
     wire::{self, OnWire},
 };
-use aya_ebpf::{
-    bindings::{BPF_ANY, TC_ACT_UNSPEC},
-    helpers::generated::bpf_ktime_get_coarse_ns,
-    programs::TcContext,
-};
-use flowtap_abi::{
-    Counts, Direction, FlowKeyV4, FlowKeyV6, FragmentKey, FragmentPorts, Marks, Overflow, OverflowKind, Reason,
-};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, helpers::generated::bpf_ktime_get_coarse_ns, programs::TcContext};
+use flowtap_abi::{Counts, Direction, FlowKeyV4, FlowKeyV6, FragmentKey, Marks, Overflow, OverflowKind, Reason};
 
 /// Counts one packet. The answer is always that other programs shall decide.
 #[inline(always)]
@@ -65,20 +60,11 @@ fn count_v4(context: &TcContext, frame: &Frame<'_>, network: &Network, direction
     let transport = if let Fragment::None = ip.fragment {
         headers::transport(frame, network.start, &ip)?
     } else {
-        let pieces = FragmentKey {
-            interface: key.interface,
-            src: widened(ip.src),
-            dst: widened(ip.dst),
-            id: 0,
-            protocol: ip.protocol,
-            direction: key.direction,
-            version: 4,
-            zero: 0,
-        };
+        let pieces = fragments::key_v4(key.interface, direction, &ip);
         fragment(frame, network.start, &ip, pieces)?.0
     };
     key.ports = transport.ports;
-    let new = counts(on_wire(frame, &ip, &transport), transport.marks.and(Marks::vlan(network.vlan)));
+    let new = counts(wire::on_wire(frame, &ip, &transport), transport.marks.and(Marks::vlan(network.vlan)));
     // Each branch names one map, as the verifier demands.
     let counted = if maps::second_generation() {
         maps::count(&maps::FLOWS_V4_B, &key, &new)
@@ -109,22 +95,13 @@ fn count_v6(context: &TcContext, frame: &Frame<'_>, network: &Network, direction
     } else if let Fragment::None = ip.fragment {
         headers::transport(frame, network.start, &ip)?
     } else {
-        let pieces = FragmentKey {
-            interface: key.interface,
-            src: ip.src,
-            dst: ip.dst,
-            id: 0,
-            protocol: 0,
-            direction: key.direction,
-            version: 6,
-            zero: 0,
-        };
+        let pieces = fragments::key_v6(key.interface, direction, &ip);
         let (transport, protocol) = fragment(frame, network.start, &ip, pieces)?;
         key.protocol = protocol;
         transport
     };
     key.ports = transport.ports;
-    let new = counts(on_wire(frame, &ip, &transport), transport.marks.and(Marks::vlan(network.vlan)));
+    let new = counts(wire::on_wire(frame, &ip, &transport), transport.marks.and(Marks::vlan(network.vlan)));
     let counted = if maps::second_generation() {
         maps::count(&maps::FLOWS_V6_B, &key, &new)
     } else {
@@ -138,40 +115,19 @@ fn count_v6(context: &TcContext, frame: &Frame<'_>, network: &Network, direction
 
 /// Ports and protocol of a fragment: a first one leaves them for those that follow, a later one finds them.
 #[inline(always)]
-fn fragment<A>(frame: &Frame<'_>, start: usize, ip: &Ip<A>, mut key: FragmentKey) -> Result<(Transport, u8), Stop> {
-    match ip.fragment {
-        Fragment::Later(id) => {
-            key.id = id;
-            if let Some(known) = maps::FRAGMENTS.get_ptr(key) {
-                // SAFETY: an element of the map. Should it make room for another datagram just now, the ports may be
-                // that one's: the bound of the map is the bound of this error.
-                let known = unsafe { *known };
-                Ok((Transport { ports: known.ports, ..Transport::NONE }, known.protocol))
-            } else {
-                maps::count_reason(key.interface, Reason::FragmentUnknown, 1);
-                Ok((Transport::NONE, ip.protocol))
-            }
-        }
-        Fragment::First(id) => {
-            let transport = headers::transport(frame, start, ip)?;
-            key.id = id;
-            let ports = FragmentPorts { ports: transport.ports, protocol: ip.protocol, zero: [0; 3] };
-            // Without room for it the later fragments are counted as unknown, each of them.
-            maps::FRAGMENTS.insert(key, ports, u64::from(BPF_ANY)).unwrap_or_default();
-            Ok((transport, ip.protocol))
-        }
-        Fragment::None => Ok((headers::transport(frame, start, ip)?, ip.protocol)),
+fn fragment<A>(frame: &Frame<'_>, start: usize, ip: &Ip<A>, key: FragmentKey) -> Result<(Transport, u8), Stop> {
+    if let Fragment::Later(id) = ip.fragment {
+        let known = fragments::recall(FragmentKey { id, ..key });
+        return Ok(known.unwrap_or_else(|| {
+            maps::count_reason(key.interface, Reason::FragmentUnknown, 1);
+            (Transport::NONE, ip.protocol)
+        }));
     }
-}
-
-#[inline(always)]
-fn on_wire<A>(frame: &Frame<'_>, ip: &Ip<A>, transport: &Transport) -> OnWire {
-    match frame.gso_bytes() {
-        0 => wire::single(ip.bytes),
-        gso_bytes => {
-            wire::segmented(ip.bytes, ip.header_bytes + transport.header_bytes, gso_bytes, frame.gso_segments())
-        }
+    let transport = headers::transport(frame, start, ip)?;
+    if let Fragment::First(id) = ip.fragment {
+        fragments::remember(FragmentKey { id, ..key }, &transport, ip.protocol);
     }
+    Ok((transport, ip.protocol))
 }
 
 #[inline(always)]
@@ -214,12 +170,6 @@ pub(crate) fn overflow<const WORDS: usize>(
     key[..WORDS].copy_from_slice(&words);
     entry.write(Overflow { kind: kind as u32, error, key, counts: *counts });
     entry.submit(0);
-}
-
-/// An IPv4 address where sixteen bytes are wanted.
-#[inline(always)]
-pub(crate) fn widened(address: [u8; 4]) -> [u8; 16] {
-    headers::bytes_of([u32::from_ne_bytes(address), 0, 0, 0])
 }
 
 #[inline(always)]

@@ -17,12 +17,17 @@
 )]
 
 mod flows;
+mod fragments;
 mod headers;
 mod maps;
+mod verdict;
 mod wire;
 mod yardstick;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, classifier, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext, TcContext},
+};
 use flowtap_abi::Direction;
 use headers::Layer;
 
@@ -48,6 +53,18 @@ fn flow_ingress_l3(context: TcContext) -> i32 {
 #[classifier]
 fn flow_egress_l3(context: TcContext) -> i32 {
     flows::observe(&context, Direction::Egress, Layer::Ip)
+}
+
+/// The kernel frees a packet that did not reach its end.
+#[btf_tracepoint(function = "kfree_skb")]
+fn verdict_btf(context: BtfTracePointContext) -> i32 {
+    verdict::observe(&context)
+}
+
+/// The same for kernels whose BTF does not describe the tracepoint well enough for the program above.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+fn verdict_raw(context: RawTracePointContext) -> i32 {
+    verdict::observe(&context)
 }
 
 /// The helpers that read kernel memory are for programs under a licence compatible with the kernel's.

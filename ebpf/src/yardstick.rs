@@ -1,6 +1,9 @@
 //! Two programs that nobody attaches: what the whole one is measured against.
 
-use crate::{headers::Frame, maps};
+use crate::{
+    headers::{Bytes, Frame},
+    maps,
+};
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC, helpers::generated::bpf_ktime_get_coarse_ns, macros::classifier, programs::TcContext,
 };
@@ -16,7 +19,7 @@ fn yardstick_empty(_context: TcContext) -> i32 {
 #[classifier]
 fn yardstick_count(context: TcContext) -> i32 {
     let frame = Frame::new(&context);
-    if let Some(ip) = frame.read::<[u32; 6]>(14) {
+    if let Ok(ip) = frame.need::<[u32; 6]>(14) {
         let key = FlowKeyV4 {
             interface: 0,
             src: ip[3].to_ne_bytes(),

@@ -97,6 +97,8 @@ pub enum Direction {
 
 mod error;
 mod interfaces;
+#[cfg(feature = "ebpf")]
+pub mod kernel;
 mod link_type;
 
 pub use error::CaptureError;

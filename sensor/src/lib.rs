@@ -7,4 +7,6 @@
 
 pub mod capture;
 pub mod packet;
+#[expect(unsafe_code, reason = "the one place for it: each block has its proof, each function is safe")]
+pub mod sys;
 pub mod time;
