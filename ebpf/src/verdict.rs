@@ -14,7 +14,7 @@ use crate::{
     maps, wire,
 };
 use aya_ebpf::{
-    helpers::bpf_probe_read_kernel,
+    helpers::{bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use flowtap_abi::{Direction, FragmentKey, OverflowKind, VerdictKey};
@@ -132,7 +132,9 @@ fn count_packet<A>(key: VerdictKey, dropped: &Dropped, ip: &Ip<A>, pieces: Fragm
         _ => (headers::transport(dropped, 0, ip).unwrap_or(Transport::NONE), ip.protocol),
     };
     let key = VerdictKey { ports: transport.ports, protocol, ..key };
-    let new = flows::counts(wire::on_wire(dropped, ip, &transport), transport.marks);
+    // SAFETY: the helper has no arguments and no precondition. Tracing programs have no coarse clock.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let new = wire::on_wire(dropped, ip, &transport).counted(now_ns, transport.marks);
     let counted = if maps::second_generation() {
         maps::count(&maps::VERDICTS_B, &key, &new)
     } else {

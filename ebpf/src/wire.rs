@@ -4,6 +4,7 @@
 //! from it, where the wire carries segments. Each segment repeats the headers; all but the last are full.
 
 use crate::headers::{Bytes, Ip, Transport};
+use flowtap_abi::{Counts, Marks};
 
 /// `gso_size` of packets whose segments differ in length (SCTP): see `GSO_BY_FRAGS` in the kernel's `skbuff.h`.
 const GSO_BY_FRAGS: u32 = 0xffff;
@@ -11,8 +12,16 @@ const GSO_BY_FRAGS: u32 = 0xffff;
 /// Packets and bytes on the wire.
 #[derive(Clone, Copy)]
 pub(crate) struct OnWire {
-    pub(crate) packets: u64,
-    pub(crate) bytes: u64,
+    packets: u64,
+    bytes: u64,
+}
+
+impl OnWire {
+    /// What it adds to the counts of its flow.
+    #[inline(always)]
+    pub(crate) fn counted(self, now_ns: u64, marks: Marks) -> Counts {
+        Counts { packets: self.packets, bytes: self.bytes, first_ns: now_ns, last_ns: now_ns, marks }
+    }
 }
 
 /// What `frame` is on the wire, whose headers were read.

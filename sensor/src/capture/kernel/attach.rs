@@ -166,14 +166,14 @@ impl Taps {
         Ok(VerdictSource::RawTracepoint)
     }
 
-    fn attach_typed(&mut self) -> Result<(), TapError> {
+    pub(super) fn attach_typed(&mut self) -> Result<(), TapError> {
         let btf = aya::Btf::from_sys_fs()?;
         let program: &mut BtfTracePoint = program(&mut self.object, TYPED)?;
         program.load("kfree_skb", &btf).map_err(failed(TYPED))?;
         program.attach().map(drop).map_err(failed(TYPED))
     }
 
-    fn attach_raw(&mut self) -> Result<(), TapError> {
+    pub(super) fn attach_raw(&mut self) -> Result<(), TapError> {
         let program: &mut RawTracePoint = program(&mut self.object, RAW)?;
         program.load().map_err(failed(RAW))?;
         program.attach("kfree_skb").map(drop).map_err(failed(RAW))

@@ -6,6 +6,8 @@
 mod flips;
 mod frames;
 mod headers;
+mod live;
+mod namespace;
 
 use super::{Counts, Drain, Flow, Harvest, LoadError, Reason, Sizes, Taps, Verdict, load};
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 
 use super::{
     super::{Counts, Drain, Flow, Marks, Reason, Seen, Taps},
-    SMALL, Sums, frames,
+    SMALL, Sums,
     frames::*,
     plane,
 };

@@ -1,0 +1,199 @@
+//! Real packets over a veth pair, and what the far end's own kernel says of them.
+
+use super::{
+    super::{Counts, Device, Drain, Flow, TapError, Taps},
+    SMALL, Sums,
+    namespace::{FAR_V4, FAR_V6, NEAR, NEAR_V4, NEAR_V6, Pair},
+    plane,
+};
+use crate::capture::Direction;
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+    time::Duration,
+};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const PAYLOAD_BYTES: usize = 20_000_000;
+
+fn watched() -> Option<(Pair, Taps, Drain, Device)> {
+    let pair = Pair::join()?;
+    let (mut taps, drain) = plane(&SMALL)?;
+    let device = Device::find(NEAR).unwrap();
+    assert!(device.ethernet);
+    taps.attach(&device).unwrap();
+    taps.attach(&device).unwrap();
+    Some((pair, taps, drain, device))
+}
+
+fn drain(kernel: &mut Drain) -> Sums {
+    let mut sums = Sums::default();
+    kernel.drain(&mut sums).unwrap();
+    sums
+}
+
+/// Sends `PAYLOAD_BYTES` from the far end to the near one; the far end's port.
+fn transfer(pair: &Pair, near: &str) -> u16 {
+    let near: IpAddr = near.parse().unwrap();
+    let listener = TcpListener::bind((near, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let reader = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        received.len()
+    });
+    let port = pair.far(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(&vec![7; PAYLOAD_BYTES]).unwrap();
+        stream.local_addr().unwrap().port()
+    });
+    assert_eq!(reader.join().unwrap(), PAYLOAD_BYTES);
+    // The last acknowledgements of both closes.
+    std::thread::sleep(Duration::from_millis(200));
+    port
+}
+
+/// Segments that the far end's TCP says it sent, once or again.
+fn far_segments(pair: &Pair) -> u64 {
+    pair.far(|| {
+        let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let (names, values) = (lines.next().unwrap().split(' '), lines.next().unwrap().split(' '));
+        let wanted = |(name, _): &(&str, &str)| ["OutSegs", "RetransSegs"].contains(name);
+        names.zip(values).filter(wanted).map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+    })
+}
+
+/// Frames that the near device says it received: a super-packet is one.
+fn near_frames() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{NEAR}:"))).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn find(sums: &Sums, wanted: impl Fn(&Flow) -> bool) -> Counts {
+    let mut found = sums.flows.iter().filter(|(flow, _)| wanted(flow));
+    let (_, counts) = found.next().unwrap_or_else(|| panic!("no such flow: {sums:#?}"));
+    assert!(found.next().is_none(), "{sums:#?}");
+    *counts
+}
+
+#[test]
+fn tcp_under_offload_is_counted_as_the_wire_would_carry_it() {
+    let Some((pair, _taps, mut kernel, device)) = watched() else { return };
+    // IP and TCP header with time stamps; the SYN has eight bytes of options more.
+    for (near, header_bytes) in [(NEAR_V4, 20 + 32), (NEAR_V6, 40 + 32)] {
+        let (segments_before, frames_before) = (far_segments(&pair), near_frames());
+        let port = transfer(&pair, near);
+        let sent = far_segments(&pair) - segments_before;
+        let frames = near_frames() - frames_before;
+        let sums = drain(&mut kernel);
+        let ingress =
+            find(&sums, |flow| flow.direction == Direction::Ingress && flow.protocol == TCP && flow.src_port == port);
+        assert_eq!(ingress.packets, sent, "{near}");
+        // Segments sent again would carry payload again; on this pair none is lost.
+        assert_eq!(ingress.bytes, PAYLOAD_BYTES as u64 + sent * header_bytes + 8, "{near}");
+        assert!(frames * 4 < sent, "{near}: {frames} frames for {sent} segments are no super-packets");
+        // SYN and FIN were seen, never both SYN and ACK: the far end opened the connection.
+        assert_eq!(ingress.marks.cloud_tcp_flags(), 0x03, "{near}");
+
+        let egress =
+            find(&sums, |flow| flow.direction == Direction::Egress && flow.protocol == TCP && flow.dst_port == port);
+        assert_eq!(egress.marks.cloud_tcp_flags(), 0x13, "{near}");
+        assert!(sums.flows.keys().all(|flow| flow.interface == device.index), "{sums:#?}");
+        assert!(sums.apart.keys().all(|(_, reason)| !reason.is_loss()), "{:?}", sums.apart);
+    }
+}
+
+#[test]
+fn nothing_is_counted_where_nothing_is_attached() {
+    let Some((pair, mut taps, mut kernel, device)) = watched() else { return };
+    assert_eq!(taps.attached().collect::<Vec<_>>(), [device.index]);
+    assert!(taps.detach(device.index));
+    assert!(!taps.detach(device.index));
+    drain(&mut kernel);
+    send(&pair, NEAR_V4, 5000, 3);
+    assert!(drain(&mut kernel).flows.is_empty());
+    taps.attach(&device).unwrap();
+    send(&pair, NEAR_V4, 5000, 3);
+    assert_eq!(find(&drain(&mut kernel), |flow| flow.dst_port == 5000).packets, 3);
+}
+
+const DATAGRAM_BYTES: usize = 100;
+
+/// Sends datagrams from the far end.
+fn send(pair: &Pair, to: &str, port: u16, count: usize) {
+    let to = SocketAddr::new(to.parse().unwrap(), port);
+    pair.far(move || datagrams(to).take(count).for_each(|sent| sent.unwrap()));
+}
+
+/// Sending a datagram, again and again. A port without a socket answers with ICMP, which a connected socket would hear.
+fn datagrams(to: SocketAddr) -> impl Iterator<Item = std::io::Result<()>> {
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = UdpSocket::bind((any, 0)).unwrap();
+    std::iter::repeat_with(move || socket.send_to(&[1; DATAGRAM_BYTES], to).map(drop))
+}
+
+#[test]
+fn drops_by_nftables_are_verdicts() {
+    check_nftables(Taps::attach_typed);
+}
+
+#[test]
+fn drops_are_verdicts_by_the_raw_tracepoint_too() {
+    check_nftables(Taps::attach_raw);
+}
+
+fn check_nftables(attach: fn(&mut Taps) -> Result<(), TapError>) {
+    let Some((pair, mut taps, mut kernel, device)) = watched() else { return };
+    let rules = "table inet test {
+        chain input { type filter hook input priority 0; udp dport 5001 drop; }
+        chain output { type filter hook output priority 0; udp dport 5002 drop; }
+        chain postrouting { type filter hook postrouting priority 0; udp dport 5003 drop; }
+    }";
+    match Command::new("nft").arg(rules).status() {
+        Ok(status) if status.success() => {}
+        other => return eprintln!("skipped: nftables does not work here ({other:?})"),
+    }
+    let netfilter = taps.reasons().number("NETFILTER_DROP").unwrap();
+    assert_eq!(taps.reasons().name(netfilter), Some("NETFILTER_DROP"));
+    taps.want(&[netfilter]).unwrap();
+    attach(&mut taps).unwrap();
+
+    for (near, far, ip_bytes) in [(NEAR_V4, FAR_V4, 20), (NEAR_V6, FAR_V6, 40)] {
+        drain(&mut kernel);
+        send(&pair, near, 5001, 7);
+        // A port that is merely closed is no verdict that was asked for.
+        send(&pair, near, 5004, 2);
+        for (port, count) in [(5002, 3), (5003, 2)] {
+            let to = SocketAddr::new(far.parse().unwrap(), port);
+            datagrams(to).take(count).for_each(|sent| assert!(sent.is_err(), "the kernel says so at once"));
+        }
+        let sums = drain(&mut kernel);
+        let bytes = (ip_bytes + 8 + DATAGRAM_BYTES) as u64;
+        let mut rows: Vec<_> = sums
+            .verdicts
+            .iter()
+            .inspect(|(verdict, _)| assert_eq!((verdict.reason, verdict.flow.protocol), (netfilter, UDP)))
+            .map(|(verdict, counts)| {
+                let flow = verdict.flow;
+                (flow.dst_port, flow.direction, flow.interface, counts.packets, counts.bytes)
+            })
+            .collect();
+        rows.sort_unstable_by_key(|&(port, ..)| port);
+        let expected = [
+            (5001, Direction::Ingress, device.index, 7, 7 * bytes),
+            // Routing is not finished in the output hook: no interface.
+            (5002, Direction::Egress, 0, 3, 3 * bytes),
+            (5003, Direction::Egress, device.index, 2, 2 * bytes),
+        ];
+        assert_eq!(rows, expected, "{near}: {sums:#?}");
+        // What was dropped on its way in had been counted at the interface; on its way out it never got there.
+        assert_eq!(find(&sums, |flow| flow.dst_port == 5001).packets, 7);
+        assert!(!sums.flows.keys().any(|flow| [5002, 5003].contains(&flow.dst_port)));
+    }
+}
