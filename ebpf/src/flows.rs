@@ -130,7 +130,7 @@ fn fragment<A>(frame: &Frame<'_>, start: usize, ip: &Ip<A>, key: FragmentKey) ->
     Ok((transport, ip.protocol))
 }
 
-/// What one packet adds. The clock is the coarse one, which costs a twentieth of the exact one.
+/// What one packet adds. The exact clock was measured to cost 20 to 25 ns more than the coarse one.
 #[inline(always)]
 fn counts(wire: OnWire, marks: Marks) -> Counts {
     // SAFETY: the helper has no arguments and no precondition.

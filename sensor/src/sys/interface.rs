@@ -5,8 +5,10 @@
 use std::{
     ffi::CString,
     io,
-    net::UdpSocket,
-    os::fd::{AsFd, AsRawFd},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixDatagram,
+    },
 };
 
 /// The kernel's index of the interface `name`.
@@ -25,7 +27,8 @@ pub fn index(name: &str) -> io::Result<u32> {
 /// # Errors
 /// There is no such interface, or no socket to ask through.
 pub fn hardware_type(name: &str) -> io::Result<u16> {
-    let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
+    // Any socket will do to ask through; this one needs neither address nor interface.
+    let socket = UnixDatagram::unbound()?;
     let mut request = Request { name: [0; libc::IFNAMSIZ], family: 0, rest: [0; REQUEST_REST_BYTES] };
     // The last byte stays zero.
     if name.is_empty() || name.len() >= request.name.len() {

@@ -1,8 +1,9 @@
 //! Real packets over a veth pair, and what the far end's own kernel says of them.
 
 use super::{
-    super::{Counts, Device, Drain, Flow, TapError, Taps},
+    super::{Counts, Device, Drain, Flow, Seen, TapError, Taps, VerdictSource},
     SMALL, Sums,
+    frames::{IPV4, ethernet, ipv4, tagged, udp},
     namespace::{FAR_V4, FAR_V6, NEAR, NEAR_V4, NEAR_V6, Pair},
     plane,
 };
@@ -110,6 +111,25 @@ fn tcp_under_offload_is_counted_as_the_wire_would_carry_it() {
 }
 
 #[test]
+fn a_tag_that_the_kernel_takes_out_of_the_frame_is_still_the_outermost() {
+    let Some((pair, _taps, mut kernel, device)) = watched() else { return };
+    // On its way in, the kernel keeps the outer tag beside the frame; an inner one stays in it.
+    let packet = ipv4(17, &udp(60));
+    let double = ethernet(0x88a8, &tagged(100, 0x8100, &tagged(7, IPV4, &packet)));
+    let single = ethernet(0x8100, &tagged(0xe009, IPV4, &packet));
+    for (frame, id) in [(double, 100), (single, 9)] {
+        drain(&mut kernel);
+        pair.far(move || {
+            let mut device = pcap::Capture::from_device("far0").unwrap().open().unwrap();
+            device.sendpacket(frame).unwrap();
+        });
+        let counts = find(&drain(&mut kernel), |flow| flow.dst_port == 443);
+        assert_eq!((counts.packets, counts.bytes), (1, 88));
+        assert_eq!(counts.marks.vlan_id(), Seen::One(Some(id)), "on {}", device.name);
+    }
+}
+
+#[test]
 fn nothing_is_counted_where_nothing_is_attached() {
     let Some((pair, mut taps, mut kernel, device)) = watched() else { return };
     assert_eq!(taps.attached().collect::<Vec<_>>(), [device.index]);
@@ -140,7 +160,10 @@ fn datagrams(to: SocketAddr) -> impl Iterator<Item = std::io::Result<()>> {
 
 #[test]
 fn drops_by_nftables_are_verdicts() {
-    check_nftables(Taps::attach_typed);
+    check_nftables(|taps| {
+        assert_eq!(taps.attach_verdicts()?, VerdictSource::TypedTracepoint);
+        Ok(())
+    });
 }
 
 #[test]
