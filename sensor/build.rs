@@ -27,7 +27,7 @@ fn main() {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a build script talks to cargo on standard output")]
+/// A build script talks to cargo on standard output.
 fn tell(instruction: &str) {
     println!("cargo::{instruction}");
 }

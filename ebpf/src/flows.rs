@@ -6,7 +6,7 @@
 
 use crate::{
     fragments,
-    headers::{self, Fragment, Frame, Ip, Layer, Network, Stop, Transport, Version},
+    headers::{self, Fragment, Frame, HEADERS_BYTES_MAX, Ip, Layer, Network, Stop, Transport, Version},
     maps,
     wire::{self, OnWire},
 };
@@ -17,20 +17,19 @@ use flowtap_abi::{Counts, Direction, FlowKeyV4, FlowKeyV6, FragmentKey, Marks, O
 #[inline(always)]
 pub(crate) fn observe(context: &TcContext, direction: Direction, layer: Layer) -> i32 {
     for attempt in 1..=ATTEMPTS {
-        match count(context, direction, layer) {
+        let refused = match count(context, direction, layer) {
             Ok(()) => break,
-            Err(Stop::Refused(reason)) => {
-                maps::count_reason(interface(context), reason, 1);
-                break;
-            }
+            Err(Stop::Refused(reason)) => reason,
+            Err(Stop::Short) if attempt == ATTEMPTS => Reason::Truncated,
             Err(Stop::Short) => {
-                let gathered = attempt < ATTEMPTS && context.pull_data(context.len().min(GATHERED_BYTES_MAX)).is_ok();
-                if !gathered {
-                    maps::count_reason(interface(context), Reason::Truncated, 1);
-                    break;
+                if context.pull_data(context.len().min(HEADERS_BYTES_MAX)).is_ok() {
+                    continue;
                 }
+                Reason::NotGathered
             }
-        }
+        };
+        maps::count_reason(interface(context), refused, 1);
+        break;
     }
     TC_ACT_UNSPEC
 }
@@ -180,6 +179,4 @@ fn interface(context: &TcContext) -> u32 {
 
 /// Once as the frame lies there, and once more after the kernel was asked to gather its headers.
 const ATTEMPTS: u32 = 2;
-/// What is gathered at most: tags, an IP header and its options or extension headers of ordinary length, and TCP's.
-const GATHERED_BYTES_MAX: u32 = 192;
 const KEY_WORDS: usize = 12;

@@ -343,6 +343,14 @@ const VLAN_TAGS_MAX: usize = 4;
 /// How many extension headers are walked. RFC 8200 knows six, each of them once.
 const EXTENSIONS_MAX: usize = 6;
 
+/// No pass reads further than this: tags, an IPv6 header, extension headers of the greatest length, and TCP's.
+pub(crate) const HEADERS_BYTES_MAX: u32 = (ETHERNET_BYTES + VLAN_TAGS_MAX * VLAN_TAG_BYTES) as u32
+    + IPV6_BYTES
+    + EXTENSIONS_MAX as u32 * EXTENSION_BYTES_MAX
+    + TCP_FLAGS_END;
+/// One byte of length, in units of eight bytes after the first eight.
+const EXTENSION_BYTES_MAX: u32 = 256 * 8;
+
 const ETHERNET_BYTES: usize = 14;
 const VLAN_TAG_BYTES: usize = 4;
 const VLAN_ID: u16 = 0x0fff;

@@ -121,18 +121,20 @@ pub(crate) fn count_reason(interface: u32, reason: Reason, packets: u64) {
     }
 }
 
-/// Adds to counts that other processors add to as well.
+/// Adds to counts that other processors add to as well. `counts` points to an element of a map.
 #[inline(always)]
 fn add(counts: *mut Counts, new: &Counts) {
-    // SAFETY: `counts` points to an element of a map, of the map's value type.
-    let (packets, bytes, last, marks) = unsafe {
-        (&raw mut (*counts).packets, &raw mut (*counts).bytes, &raw mut (*counts).last_ns, &raw mut (*counts).marks.0)
-    };
-    atomic_add(packets, new.packets);
-    atomic_add(bytes, new.bytes);
+    // SAFETY: a member of the element.
+    atomic_add(unsafe { &raw mut (*counts).packets }, new.packets);
+    // SAFETY: as above.
+    atomic_add(unsafe { &raw mut (*counts).bytes }, new.bytes);
+    // SAFETY: as above.
+    let last = unsafe { &raw mut (*counts).last_ns };
     // SAFETY: a store of one aligned word. Of two processors at the same time either may win: their clocks differ by no
     // more than the clock's own step.
     unsafe { last.write_volatile(new.last_ns) };
+    // SAFETY: as above.
+    let marks = unsafe { &raw mut (*counts).marks.0 };
     // SAFETY: a load of one aligned word.
     let present = unsafe { marks.read_volatile() };
     if present | new.marks.0 != present {

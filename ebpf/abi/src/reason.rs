@@ -20,11 +20,13 @@ pub enum Reason {
     FlowLost = 6,
     /// Lost: neither map nor ring buffer had room for the dropped packet (in packets on the wire).
     VerdictLost = 7,
+    /// Lost: the kernel had no memory to bring a frame's headers together (in frames).
+    NotGathered = 8,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Arp,
         Self::NonIp,
         Self::Truncated,
@@ -33,11 +35,12 @@ impl Reason {
         Self::FragmentUnknown,
         Self::FlowLost,
         Self::VerdictLost,
+        Self::NotGathered,
     ];
 
     /// Whether packets of this reason are missing from the flow log.
     pub const fn is_loss(self) -> bool {
-        matches!(self, Self::FlowLost | Self::VerdictLost)
+        matches!(self, Self::FlowLost | Self::VerdictLost | Self::NotGathered)
     }
 }
 
@@ -50,4 +53,18 @@ pub const fn reason_key(interface: u32, reason: Reason) -> u64 {
 pub fn split_reason_key(key: u64) -> (u32, Option<Reason>) {
     let number = (key & u64::from(u32::MAX)) as usize;
     ((key >> 32) as u32, Reason::ALL.get(number).copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counters_key_comes_back() {
+        for (number, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
+            assert_eq!(split_reason_key(reason_key(u32::MAX, reason)), (u32::MAX, Some(reason)));
+        }
+        assert_eq!(split_reason_key(5 << 32 | 9), (5, None));
+    }
 }

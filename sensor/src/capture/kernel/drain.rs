@@ -203,7 +203,7 @@ impl Drain {
 
     /// Hands over how far each counter has moved.
     fn reasons(&mut self, harvest: &mut impl Harvest) -> Result<(), DrainError> {
-        for entry in self.reasons.iter() {
+        for entry in &self.reasons {
             let (key, count) = entry?;
             let more = count.saturating_sub(self.reasons_before.insert(key, count).unwrap_or(0));
             if let (interface, Some(reason)) = split_reason_key(key)

@@ -146,8 +146,8 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
 
 fn refused(error: EbpfError) -> LoadError {
     let cause = match &error {
-        EbpfError::MapError(MapError::CreateError { io_error, .. }) => Some(io_error),
-        EbpfError::ProgramError(ProgramError::LoadError { io_error, .. }) => Some(io_error),
+        EbpfError::MapError(MapError::CreateError { io_error, .. })
+        | EbpfError::ProgramError(ProgramError::LoadError { io_error, .. }) => Some(io_error),
         EbpfError::MapError(MapError::SyscallError(error)) => Some(&error.io_error),
         _ => None,
     };
