@@ -71,8 +71,10 @@ pub(crate) struct Ip<A> {
     pub(crate) bytes: u32,
     /// Length of the IP header and all that was walked behind it.
     pub(crate) header_bytes: u32,
-    /// Whether a header stands behind that is known to be the transport's.
+    /// Whether all extension headers were walked; if not, there were more than the bound.
     pub(crate) walked: bool,
+    /// The protocol that is ICMP beneath this header.
+    icmp: u8,
 }
 
 /// Whether a packet is a piece of a larger one. The identification stays in the order of the wire.
@@ -154,21 +156,21 @@ pub(crate) fn network(frame: &Frame<'_>, layer: Layer) -> Result<Network, Stop> 
     let mut vlan = frame.vlan_beside_frame();
     let mut start = ETHERNET_BYTES;
     let mut ether_type: u16 = frame.need(start - 2)?;
-    for _ in 0..VLAN_TAGS_MAX {
-        if ether_type != VLAN_TAG && ether_type != SERVICE_TAG {
-            break;
+    for _ in 0..=VLAN_TAGS_MAX {
+        match ether_type {
+            IPV4 => return Ok(Network { start, version: Version::V4, vlan }),
+            IPV6 => return Ok(Network { start, version: Version::V6, vlan }),
+            ARP => return Err(Stop::Refused(Reason::Arp)),
+            VLAN_TAG | SERVICE_TAG | TAG_9100 | TAG_9200 | TAG_9300 => {
+                let tag: u16 = frame.need(start)?;
+                vlan = vlan.or(Some(u16::from_be(tag) & VLAN_ID));
+                ether_type = frame.need(start + 2)?;
+                start += VLAN_TAG_BYTES;
+            }
+            _ => break,
         }
-        let tag: u16 = frame.need(start)?;
-        vlan = vlan.or(Some(u16::from_be(tag) & VLAN_ID));
-        ether_type = frame.need(start + 2)?;
-        start += VLAN_TAG_BYTES;
     }
-    match ether_type {
-        IPV4 => Ok(Network { start, version: Version::V4, vlan }),
-        IPV6 => Ok(Network { start, version: Version::V6, vlan }),
-        ARP => Err(Stop::Refused(Reason::Arp)),
-        _ => Err(Stop::Refused(Reason::NonIp)),
-    }
+    Err(Stop::Refused(Reason::NonIp))
 }
 
 #[derive(Clone, Copy)]
@@ -191,10 +193,17 @@ struct Ipv4Header {
 pub(crate) fn ipv4(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 4]>, Stop> {
     let header: Ipv4Header = frame.need(start)?;
     let header_bytes = u32::from(header.version_and_length & 0xf) * 4;
-    let bytes =
-        if frame.gso_bytes() == 0 { u32::from(u16::from_be(header.total_bytes)) } else { frame.len() - start as u32 };
+    let frame_bytes = frame.len() - start as u32;
+    // A super-packet has no length of its own. Any other is believed, for it is what a capture of the frame would show.
+    let bytes = match u32::from(u16::from_be(header.total_bytes)) {
+        total_bytes if total_bytes != 0 && frame.gso_bytes() == 0 => total_bytes,
+        _ => frame_bytes.max(header_bytes),
+    };
     if header.version_and_length >> 4 != 4 || header_bytes < IPV4_BYTES || bytes < header_bytes {
         return Err(Stop::Refused(Reason::BadHeader));
+    }
+    if frame_bytes < header_bytes {
+        return Err(Stop::Refused(Reason::Truncated));
     }
     let fragment = if header.fragment & (IPV4_OFFSET | IPV4_MORE) == 0 {
         Fragment::None
@@ -211,6 +220,7 @@ pub(crate) fn ipv4(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 4]>, Stop
         bytes,
         header_bytes,
         walked: true,
+        icmp: ICMP,
     })
 }
 
@@ -241,28 +251,32 @@ pub(crate) fn ipv6(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 16]>, Sto
     if header.version_and_label & IPV6_VERSION != IPV6_VERSION_6 {
         return Err(Stop::Refused(Reason::BadHeader));
     }
+    let frame_bytes = frame.len() - start as u32;
     // A jumbogram (RFC 2675) and a super-packet have no length of their own.
-    let jumbo = header.payload_bytes == 0 && header.next_header == HOP_BY_HOP;
-    let bytes = if frame.gso_bytes() == 0 && !jumbo {
-        IPV6_BYTES + u32::from(u16::from_be(header.payload_bytes))
-    } else {
-        frame.len() - start as u32
+    let bytes = match u32::from(u16::from_be(header.payload_bytes)) {
+        0 if header.next_header == NO_NEXT_HEADER => IPV6_BYTES,
+        payload_bytes if payload_bytes != 0 && frame.gso_bytes() == 0 => IPV6_BYTES + payload_bytes,
+        _ => frame_bytes,
     };
+    let packet_bytes = bytes.min(frame_bytes);
 
     let mut protocol = header.next_header;
     let mut header_bytes = IPV6_BYTES;
     let mut fragment = Fragment::None;
     let mut walked = !is_extension(protocol);
     for _ in 0..EXTENSIONS_MAX {
-        if walked {
+        // A header that is cut is not walked; its own number is the packet's protocol.
+        if walked || header_bytes + EXTENSION_BYTES_MIN > packet_bytes {
+            walked = true;
             break;
         }
         let at = start + header_bytes as usize;
         if protocol == FRAGMENT {
             let piece: FragmentHeader = frame.need(at)?;
             protocol = piece.next_header;
-            header_bytes += size_of::<FragmentHeader>() as u32;
+            header_bytes += EXTENSION_BYTES_MIN;
             if piece.offset_and_more & IPV6_OFFSET != 0 {
+                // What follows is the middle of something.
                 fragment = Fragment::Later(piece.id);
                 walked = true;
                 break;
@@ -272,24 +286,18 @@ pub(crate) fn ipv6(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 16]>, Sto
             }
         } else {
             let [next_header, length]: [u8; 2] = frame.need(at)?;
-            // The length is without the first eight bytes; the Authentication Header alone counts words (RFC 4302).
-            header_bytes +=
-                if protocol == AUTHENTICATION { (u32::from(length) + 2) * 4 } else { (u32::from(length) + 1) * 8 };
+            let extension_bytes = (u32::from(length) + 1) * EXTENSION_BYTES_MIN;
+            if header_bytes + extension_bytes > packet_bytes {
+                walked = true;
+                break;
+            }
+            header_bytes += extension_bytes;
             protocol = next_header;
         }
         walked = !is_extension(protocol);
     }
-    Ok(Ip { src: bytes_of(header.src), dst: bytes_of(header.dst), protocol, fragment, bytes, header_bytes, walked })
-}
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct TcpStart {
-    ports: u32,
-    sequence: u32,
-    acknowledgement: u32,
-    length: u8,
-    flags: u8,
+    let (src, dst) = (bytes_of(header.src), bytes_of(header.dst));
+    Ok(Ip { src, dst, protocol, fragment, bytes, header_bytes, walked, icmp: ICMPV6 })
 }
 
 /// Reads what stands behind the IP header, as far as the packet reaches: a packet too short for ports has none.
@@ -300,19 +308,17 @@ pub(crate) fn transport<A>(frame: &impl Bytes, start: usize, ip: &Ip<A>) -> Resu
     let room_bytes = packet_bytes.saturating_sub(ip.header_bytes);
     match ip.protocol {
         TCP if room_bytes >= TCP_FLAGS_END => {
-            let tcp: TcpStart = frame.need(at)?;
-            Ok(Transport {
-                ports: tcp.ports.to_ne_bytes(),
-                marks: Marks::tcp(tcp.flags),
-                header_bytes: u32::from(tcp.length >> 4) * 4,
-            })
+            let ports: u32 = frame.need(at)?;
+            let [length, flags]: [u8; 2] = frame.need(at + TCP_LENGTH_AT)?;
+            let header_bytes = u32::from(length >> 4) * 4;
+            Ok(Transport { ports: ports.to_ne_bytes(), marks: Marks::tcp(flags), header_bytes })
         }
         TCP | UDP | DCCP | SCTP | UDP_LITE if room_bytes >= PORTS_BYTES => {
             let ports: u32 = frame.need(at)?;
             let header_bytes = if ip.protocol == SCTP { SCTP_BYTES } else { UDP_BYTES };
             Ok(Transport { ports: ports.to_ne_bytes(), marks: Marks::NONE, header_bytes })
         }
-        ICMP | ICMPV6 if room_bytes >= ICMP_TYPE_BYTES => {
+        protocol if protocol == ip.icmp && room_bytes >= ICMP_TYPE_BYTES => {
             let [icmp_type, code]: [u8; 2] = frame.need(at)?;
             Ok(Transport { marks: Marks::icmp(icmp_type, code), ..Transport::NONE })
         }
@@ -325,10 +331,10 @@ impl Transport {
     pub(crate) const NONE: Self = Self { ports: [0; 4], marks: Marks::NONE, header_bytes: 0 };
 }
 
-/// Whether ports or an address pair may still follow behind this header.
+/// Whether this header is walked: the packet plane walks the same.
 #[inline(always)]
 fn is_extension(next_header: u8) -> bool {
-    matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY | HIP | SHIM6)
+    matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
 }
 
 /// The words of an address, as they were read, as bytes.
@@ -340,14 +346,16 @@ pub(crate) fn bytes_of(words: [u32; 4]) -> [u8; 16] {
 
 /// How many tags are walked before a frame is taken for something else: a service tag, a customer tag, and two spare.
 const VLAN_TAGS_MAX: usize = 4;
-/// How many extension headers are walked. RFC 8200 knows six, each of them once.
-const EXTENSIONS_MAX: usize = 6;
+/// How many extension headers are walked, as in the packet plane. RFC 8200 section 4.1 allows five.
+const EXTENSIONS_MAX: usize = 8;
 
 /// No pass reads further than this: tags, an IPv6 header, extension headers of the greatest length, and TCP's.
 pub(crate) const HEADERS_BYTES_MAX: u32 = (ETHERNET_BYTES + VLAN_TAGS_MAX * VLAN_TAG_BYTES) as u32
     + IPV6_BYTES
     + EXTENSIONS_MAX as u32 * EXTENSION_BYTES_MAX
     + TCP_FLAGS_END;
+/// A fragment header, and any other without more than it must have.
+const EXTENSION_BYTES_MIN: u32 = 8;
 /// One byte of length, in units of eight bytes after the first eight.
 const EXTENSION_BYTES_MAX: u32 = 256 * 8;
 
@@ -357,7 +365,8 @@ const VLAN_ID: u16 = 0x0fff;
 const IPV4_BYTES: u32 = 20;
 const IPV6_BYTES: u32 = 40;
 const PORTS_BYTES: u32 = 4;
-const TCP_FLAGS_END: u32 = size_of::<TcpStart>() as u32;
+const TCP_LENGTH_AT: usize = 12;
+const TCP_FLAGS_END: u32 = 14;
 const UDP_BYTES: u32 = 8;
 const SCTP_BYTES: u32 = 12;
 const ICMP_TYPE_BYTES: u32 = 2;
@@ -368,6 +377,10 @@ pub(crate) const IPV6: u16 = 0x86dd_u16.to_be();
 const ARP: u16 = 0x0806_u16.to_be();
 const VLAN_TAG: u16 = 0x8100_u16.to_be();
 const SERVICE_TAG: u16 = 0x88a8_u16.to_be();
+// In use before 802.1ad settled on the one above.
+const TAG_9100: u16 = 0x9100_u16.to_be();
+const TAG_9200: u16 = 0x9200_u16.to_be();
+const TAG_9300: u16 = 0x9300_u16.to_be();
 const IPV4_MORE: u16 = 0x2000_u16.to_be();
 const IPV4_OFFSET: u16 = 0x1fff_u16.to_be();
 const IPV6_VERSION: u32 = 0xf000_0000_u32.to_be();
@@ -383,11 +396,8 @@ const UDP: u8 = 17;
 const DCCP: u8 = 33;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
 const ICMPV6: u8 = 58;
+const NO_NEXT_HEADER: u8 = 59;
 const DESTINATION: u8 = 60;
 const SCTP: u8 = 132;
-const MOBILITY: u8 = 135;
 const UDP_LITE: u8 = 136;
-const HIP: u8 = 139;
-const SHIM6: u8 = 140;

@@ -93,6 +93,7 @@ fn ipv4_is_counted_by_flow() {
     case("DCCP", ipv4(33, &udp(8)), expect(V4, 33, PORTS, 36, Marks::NONE));
     case("UDP-Lite", ipv4(136, &udp(8)), expect(V4, 136, PORTS, 36, Marks::NONE));
     case("ICMP", ipv4(1, &[3, 1, 0, 0, 0, 0, 0, 0]), expect(V4, 1, NO_PORTS, 28, Marks::icmp(3, 1)));
+    case("ICMPv6 where it does not belong", ipv4(58, &[128, 0, 0, 0]), expect(V4, 58, NO_PORTS, 24, Marks::NONE));
     case("GRE", ipv4(47, &[0; 24]), expect(V4, 47, NO_PORTS, 44, Marks::NONE));
 }
 
@@ -106,7 +107,8 @@ fn a_packet_shorter_than_its_transport_header_has_what_it_has() {
         check_case(&mut taps, &mut kernel, name, &frame, &expected);
     };
     let whole = tcp(0x12, 0);
-    case("ports, no flags", &whole[..8], expect(V4, 6, PORTS, 28, Marks::NONE));
+    case("up to the flags", &whole[..14], expect(V4, 6, PORTS, 34, Marks::tcp(0x12)));
+    case("not up to the flags", &whole[..13], expect(V4, 6, PORTS, 33, Marks::NONE));
     case("half of the ports", &whole[..2], expect(V4, 6, NO_PORTS, 22, Marks::NONE));
     case("nothing", &[], expect(V4, 6, NO_PORTS, 20, Marks::NONE));
 }
@@ -141,18 +143,18 @@ fn ipv6_extension_headers_are_walked_to_a_bound() {
     // Hop-by-hop of 16 bytes, routing of 8, destination options of 8: 40 + 32 + 30.
     let walked = extension(43, 1, &extension(60, 0, &extension(6, 0, &segment)));
     case("hop-by-hop, routing, destination", ipv6(0, &walked), expect(V6, 6, PORTS, 102, Marks::tcp(0x18)));
-    // The Authentication Header counts words less two: a one stands for twelve bytes.
-    let mut authenticated = vec![6, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    authenticated.extend(&segment);
-    case("authentication", ipv6(51, &authenticated), expect(V6, 6, PORTS, 82, Marks::tcp(0x18)));
-    let six = (0..6).fold(segment.clone(), |inner, depth| extension(if depth == 0 { 6 } else { 60 }, 0, &inner));
-    case("six", ipv6(60, &six), expect(V6, 6, PORTS, 40 + 48 + 30, Marks::tcp(0x18)));
+    // The payload of an Authentication Header is not walked to, nor is an extension header that is cut.
+    case("authentication", ipv6(51, &[6; 40]), expect(V6, 51, NO_PORTS, 80, Marks::NONE));
+    case("cut at its start", ipv6(60, &[6, 0, 0]), expect(V6, 60, NO_PORTS, 43, Marks::NONE));
+    case("cut in its middle", ipv6(60, &[6, 3, 0, 0, 0, 0, 0, 0, 0]), expect(V6, 60, NO_PORTS, 49, Marks::NONE));
+    let eight = (0..8).fold(segment.clone(), |inner, depth| extension(if depth == 0 { 6 } else { 60 }, 0, &inner));
+    case("eight", ipv6(60, &eight), expect(V6, 6, PORTS, 40 + 64 + 30, Marks::tcp(0x18)));
 
-    let seven = extension(60, 0, &six);
-    run(&mut taps, "flow_ingress", &ethernet(IPV6, &ipv6(60, &seven)), None);
+    let nine = extension(60, 0, &eight);
+    run(&mut taps, "flow_ingress", &ethernet(IPV6, &ipv6(60, &nine)), None);
     let sums = drain(&mut kernel);
-    // The seventh is another destination-options header: that is all that is known.
-    check(&sums, "seven", &expect(V6, 60, NO_PORTS, 40 + 56 + 30, Marks::NONE));
+    // The ninth is another destination-options header: that is all that is known.
+    check(&sums, "nine", &expect(V6, 60, NO_PORTS, 40 + 72 + 30, Marks::NONE));
     assert_eq!(sums.apart.into_iter().collect::<Vec<_>>(), [((INTERFACE, Reason::ExtensionBound), 1)]);
 }
 
@@ -228,13 +230,19 @@ fn frames_without_a_flow_are_counted_by_reason() {
         assert!(sums.flows.is_empty(), "{name}: {:?}", sums.flows);
         assert_eq!(sums.apart.into_iter().collect::<Vec<_>>(), [((INTERFACE, reason), 1)], "{name}");
     };
-    let packet = ipv4(6, &tcp(0x02, 0));
+    // 59 bytes, and a total length that says so.
+    let packet = ipv4(6, &tcp(0x02, 19));
     let with_first = |first: u8| [&[first], &packet[1..]].concat();
     case("ARP", ethernet(0x0806, &[0; 28]), Reason::Arp);
     case("LLDP", ethernet(0x88cc, &[0; 40]), Reason::NonIp);
     case("more tags than are walked", ethernet(0x8100, &[0x00, 0x01, 0x81, 0x00].repeat(8)), Reason::NonIp);
     // A test run takes whole IP headers only, unless a tag stands before them.
     case("an IPv4 header cut short", ethernet(0x8100, &tagged(7, IPV4, &packet[..19])), Reason::Truncated);
+    case(
+        "options cut short",
+        ethernet(0x8100, &tagged(7, IPV4, &[&[0x4f, 0, 0, 60], &packet[4..]].concat())),
+        Reason::Truncated,
+    );
     case("a header length of 16", ethernet(IPV4, &with_first(0x44)), Reason::BadHeader);
     case("version 5", ethernet(IPV4, &with_first(0x55)), Reason::BadHeader);
     case("a total length of 19", ethernet(IPV4, &[&[0x45, 0, 0, 19], &packet[4..]].concat()), Reason::BadHeader);

@@ -58,14 +58,18 @@ fn transfer(pair: &Pair, near: &str) -> u16 {
     port
 }
 
-/// Segments that the far end's TCP says it sent, once or again.
-fn far_segments(pair: &Pair) -> u64 {
+/// Segments that the far end's TCP says it sent, and how many of these it sent again.
+fn far_segments(pair: &Pair) -> (u64, u64) {
     pair.far(|| {
         let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-        let (names, values) = (lines.next().unwrap().split(' '), lines.next().unwrap().split(' '));
-        let wanted = |(name, _): &(&str, &str)| ["OutSegs", "RetransSegs"].contains(name);
-        names.zip(values).filter(wanted).map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+        let names: Vec<&str> = lines.next().unwrap().split(' ').collect();
+        let values: Vec<&str> = lines.next().unwrap().split(' ').collect();
+        let value = |wanted: &str| -> u64 {
+            let at = names.iter().position(|name| *name == wanted).unwrap();
+            values[at].parse().unwrap()
+        };
+        (value("OutSegs") + value("RetransSegs"), value("RetransSegs"))
     })
 }
 
@@ -86,28 +90,39 @@ fn find(sums: &Sums, wanted: impl Fn(&Flow) -> bool) -> Counts {
 #[test]
 fn tcp_under_offload_is_counted_as_the_wire_would_carry_it() {
     let Some((pair, _taps, mut kernel, device)) = watched() else { return };
-    // IP and TCP header with time stamps; the SYN has eight bytes of options more.
+    // IP and TCP header with time stamps.
     for (near, header_bytes) in [(NEAR_V4, 20 + 32), (NEAR_V6, 40 + 32)] {
-        let (segments_before, frames_before) = (far_segments(&pair), near_frames());
-        let port = transfer(&pair, near);
-        let sent = far_segments(&pair) - segments_before;
-        let frames = near_frames() - frames_before;
-        let sums = drain(&mut kernel);
-        let ingress =
-            find(&sums, |flow| flow.direction == Direction::Ingress && flow.protocol == TCP && flow.src_port == port);
-        assert_eq!(ingress.packets, sent, "{near}");
-        // Segments sent again would carry payload again; on this pair none is lost.
-        assert_eq!(ingress.bytes, PAYLOAD_BYTES as u64 + sent * header_bytes + 8, "{near}");
-        assert!(frames * 4 < sent, "{near}: {frames} frames for {sent} segments are no super-packets");
-        // SYN and FIN were seen, never both SYN and ACK: the far end opened the connection.
-        assert_eq!(ingress.marks.cloud_tcp_flags(), 0x03, "{near}");
-
-        let egress =
-            find(&sums, |flow| flow.direction == Direction::Egress && flow.protocol == TCP && flow.dst_port == port);
-        assert_eq!(egress.marks.cloud_tcp_flags(), 0x13, "{near}");
-        assert!(sums.flows.keys().all(|flow| flow.interface == device.index), "{sums:#?}");
-        assert!(sums.apart.keys().all(|(_, reason)| !reason.is_loss()), "{:?}", sums.apart);
+        // A busy machine makes the far end send a segment again, now and then; how long that one was is not known.
+        let exact = (0..TRANSFERS_MAX).any(|_| transfer_is_exact(&pair, &mut kernel, &device, near, header_bytes));
+        assert!(exact, "{near}: segments were sent again in each of {TRANSFERS_MAX} transfers");
     }
+}
+
+const TRANSFERS_MAX: usize = 10;
+
+/// Whether no segment was sent again, so that even the bytes were checked.
+fn transfer_is_exact(pair: &Pair, kernel: &mut Drain, device: &Device, near: &str, header_bytes: u64) -> bool {
+    let ((sent_before, again_before), frames_before) = (far_segments(pair), near_frames());
+    let port = transfer(pair, near);
+    let (sent_after, again_after) = far_segments(pair);
+    let (sent, again) = (sent_after - sent_before, again_after - again_before);
+    let frames = near_frames() - frames_before;
+    let sums = drain(kernel);
+
+    let is_ours = |flow: &Flow, direction| flow.direction == direction && flow.protocol == TCP;
+    let ingress = find(&sums, |flow| is_ours(flow, Direction::Ingress) && flow.src_port == port);
+    let egress = find(&sums, |flow| is_ours(flow, Direction::Egress) && flow.dst_port == port);
+    assert_eq!(ingress.packets, sent, "{near}");
+    // The SYN has eight bytes of options more than the others.
+    let bytes = PAYLOAD_BYTES as u64 + sent * header_bytes + 8;
+    assert!(ingress.bytes >= bytes, "{near}: {} of {bytes}", ingress.bytes);
+    assert!(again > 0 || ingress.bytes == bytes, "{near}: {} of {bytes}", ingress.bytes);
+    assert!(frames * 4 < sent, "{near}: {frames} frames for {sent} segments are no super-packets");
+    // SYN and FIN were seen, never both SYN and ACK: the far end opened the connection.
+    assert_eq!((ingress.marks.cloud_tcp_flags(), egress.marks.cloud_tcp_flags()), (0x03, 0x13), "{near}");
+    assert!(sums.flows.keys().all(|flow| flow.interface == device.index), "{sums:#?}");
+    assert!(sums.apart.keys().all(|(_, reason)| !reason.is_loss()), "{:?}", sums.apart);
+    again == 0
 }
 
 #[test]
