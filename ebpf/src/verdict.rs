@@ -10,7 +10,7 @@
 
 use crate::{
     flows, fragments,
-    headers::{self, Bytes, Fragment, Ip, Stop, Transport},
+    headers::{self, Bytes, Fragment, Ip, Plain, Stop, Transport},
     maps, wire,
 };
 use aya_ebpf::{
@@ -203,7 +203,7 @@ impl Dropped {
 
 impl Bytes for Dropped {
     #[inline(always)]
-    fn need<T: Copy>(&self, at: usize) -> Result<T, Stop> {
+    fn need<T: Plain>(&self, at: usize) -> Result<T, Stop> {
         if at + size_of::<T>() > self.readable_bytes as usize {
             return Err(Stop::Short);
         }
@@ -228,14 +228,14 @@ impl Bytes for Dropped {
 
 /// The member of a structure at `structure`, whose offset is a global.
 #[inline(always)]
-fn field<T>(structure: u64, offset: &'static u32) -> Option<T> {
+fn field<T: Plain>(structure: u64, offset: &'static u32) -> Option<T> {
     read(structure + u64::from(global(offset)))
 }
 
 /// A plain value in the kernel's memory.
 #[inline(always)]
-fn read<T>(address: u64) -> Option<T> {
-    // SAFETY: the helper checks the address; `T` is made of integers only.
+fn read<T: Plain>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address, and any bytes are a `T`.
     unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
 }
 

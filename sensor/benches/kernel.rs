@@ -43,6 +43,10 @@ fn main() -> Result<()> {
         }
     }
     let empty = least_ns.first().copied().unwrap_or(0);
+    for program in ["yardstick_empty", "yardstick_count", "flow_ingress"] {
+        let verified = classifier(&mut object, program)?.info()?.verified_instruction_count().unwrap_or(0);
+        println!("{program}: the verifier went through {verified} of a million instructions");
+    }
     println!("{:<16} {:<28} {:>6} {:>12}", "program", "frame", "ns", "above empty");
     for ((program, name, _), least) in cases.iter().zip(&least_ns) {
         println!("{program:<16} {name:<28} {least:>6} {:>12}", least.saturating_sub(empty));

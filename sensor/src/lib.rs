@@ -7,6 +7,7 @@
 
 pub mod capture;
 pub mod packet;
+#[cfg(feature = "ebpf")]
 #[expect(unsafe_code, reason = "the one place for it: each block has its proof, each function is safe")]
 pub mod sys;
 pub mod time;
