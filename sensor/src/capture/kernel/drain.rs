@@ -78,8 +78,10 @@ pub struct Drained {
     pub flows: u64,
     /// Entries of the verdict maps.
     pub verdicts: u64,
-    /// Counts that came through the ring buffer because a map had no room.
+    /// Counts that came through the ring buffer because a map did not take them.
     pub overflowed: u64,
+    /// How many of these for another reason than that the map was full, which should be none.
+    pub refused: u64,
 }
 
 /// Why a drain stopped. What was handed over stays handed over; the next drain takes the rest.
@@ -159,18 +161,19 @@ impl Drain {
         if let Some(map) = self.verdicts.get_mut(quiet) {
             drained.verdicts += empty(map, "verdicts", |key, counts| harvest.verdict(&Verdict::from(key), counts))?;
         }
-        drained.overflowed = self.drain_overflow(harvest);
+        let Drained { overflowed, refused, .. } = self.drain_overflow(harvest);
         self.reasons(harvest)?;
-        Ok(drained)
+        Ok(Drained { overflowed, refused, ..drained })
     }
 
-    /// Hands over what found no room in a map: how many counts. [`Self::overflow_fd`] tells when there are some.
-    pub fn drain_overflow(&mut self, harvest: &mut impl Harvest) -> u64 {
-        let mut taken = 0;
+    /// Hands over what found no room in a map; [`Self::overflow_fd`] tells when there is something.
+    pub fn drain_overflow(&mut self, harvest: &mut impl Harvest) -> Drained {
+        let mut drained = Drained::default();
         while let Some(item) = self.overflow.next() {
             // Programs reserve whole records only.
             let Ok(record) = bytemuck::try_pod_read_unaligned::<Overflow>(&item) else { continue };
-            taken += 1;
+            drained.overflowed += 1;
+            drained.refused += u64::from(record.error != libc::E2BIG.cast_unsigned());
             if record.kind == OverflowKind::FlowV4 as u32 {
                 harvest.flow(&Flow::from(&key_of::<FlowKeyV4>(&record)), &record.counts);
             } else if record.kind == OverflowKind::FlowV6 as u32 {
@@ -179,7 +182,7 @@ impl Drain {
                 harvest.verdict(&Verdict::from(&key_of::<VerdictKey>(&record)), &record.counts);
             }
         }
-        taken
+        drained
     }
 
     /// Readable when [`Self::drain_overflow`] has something to do.
@@ -243,6 +246,7 @@ fn empty<K: Pod, V: Pod>(
 
 /// The key in the first words of an overflow record.
 fn key_of<K: Pod>(record: &Overflow) -> K {
+    const { assert!(size_of::<K>() <= size_of::<[u32; 12]>()) };
     let words: &[u8] = bytemuck::bytes_of(&record.key);
     bytemuck::pod_read_unaligned(words.get(..size_of::<K>()).unwrap_or_default())
 }

@@ -81,10 +81,17 @@ fn what_finds_no_room_comes_through_the_ring_or_is_told_as_lost() {
     let mut sums = Sums::default();
     let drained = kernel.drain(&mut sums).unwrap();
     let lost = sums.apart.get(&(1, Reason::FlowLost)).copied().unwrap_or(0);
-    assert_eq!(drained.flows, 100);
+    assert_eq!((drained.flows, drained.refused), (100, 0));
     assert!((20..40).contains(&drained.overflowed), "{drained:?}");
     assert_eq!(sums.packets() + lost, 600, "{drained:?}");
     assert_eq!(lost, 600 - 200 - drained.overflowed);
+
+    // The ring alone can be emptied before the next flip.
+    let full = flows(101);
+    send(program, &full, 1);
+    let mut early = Sums::default();
+    assert_eq!((kernel.drain_overflow(&mut early).overflowed, early.packets()), (1, 1));
+    kernel.drain(&mut Sums::default()).unwrap();
 
     // The next drain tells only what came since, and the maps have room again.
     send(program, &frames[..50], 1);

@@ -192,6 +192,7 @@ fn check_nftables(attach: fn(&mut Taps) -> Result<(), TapError>) {
         chain input { type filter hook input priority 0; udp dport 5001 drop; }
         chain output { type filter hook output priority 0; udp dport 5002 drop; }
         chain postrouting { type filter hook postrouting priority 0; udp dport 5003 drop; }
+        chain answer { type filter hook input priority 1; tcp dport 5005 reject with tcp reset; }
     }";
     match Command::new("nft").arg(rules).status() {
         Ok(status) if status.success() => {}
@@ -205,6 +206,9 @@ fn check_nftables(attach: fn(&mut Taps) -> Result<(), TapError>) {
     for (near, far, ip_bytes) in [(NEAR_V4, FAR_V4, 20), (NEAR_V6, FAR_V6, 40)] {
         drain(&mut kernel);
         send(&pair, near, 5001, 7);
+        // A rejected connection is a drop too; what tells it apart is the reset that goes out.
+        let rejected = SocketAddr::new(near.parse().unwrap(), 5005);
+        pair.far(move || assert!(TcpStream::connect(rejected).is_err()));
         // A port that is merely closed is no verdict that was asked for.
         send(&pair, near, 5004, 2);
         for (port, count) in [(5002, 3), (5003, 2)] {
@@ -216,22 +220,26 @@ fn check_nftables(attach: fn(&mut Taps) -> Result<(), TapError>) {
         let mut rows: Vec<_> = sums
             .verdicts
             .iter()
-            .inspect(|(verdict, _)| assert_eq!((verdict.reason, verdict.flow.protocol), (netfilter, UDP)))
+            .inspect(|(verdict, _)| assert_eq!(verdict.reason, netfilter))
             .map(|(verdict, counts)| {
                 let flow = verdict.flow;
-                (flow.dst_port, flow.direction, flow.interface, counts.packets, counts.bytes)
+                (flow.dst_port, flow.protocol, flow.direction, flow.interface, counts.packets, counts.bytes)
             })
             .collect();
         rows.sort_unstable_by_key(|&(port, ..)| port);
         let expected = [
-            (5001, Direction::Ingress, device.index, 7, 7 * bytes),
+            (5001, UDP, Direction::Ingress, device.index, 7, 7 * bytes),
             // Routing is not finished in the output hook: no interface.
-            (5002, Direction::Egress, 0, 3, 3 * bytes),
-            (5003, Direction::Egress, device.index, 2, 2 * bytes),
+            (5002, UDP, Direction::Egress, 0, 3, 3 * bytes),
+            (5003, UDP, Direction::Egress, device.index, 2, 2 * bytes),
+            // A SYN has 20 bytes of options.
+            (5005, TCP, Direction::Ingress, device.index, 1, ip_bytes as u64 + 40),
         ];
         assert_eq!(rows, expected, "{near}: {sums:#?}");
         // What was dropped on its way in had been counted at the interface; on its way out it never got there.
         assert_eq!(find(&sums, |flow| flow.dst_port == 5001).packets, 7);
+        let reset = find(&sums, |flow| flow.direction == Direction::Egress && flow.src_port == 5005);
+        assert_eq!((reset.packets, reset.marks.cloud_tcp_flags()), (1, 0x04));
         assert!(!sums.flows.keys().any(|flow| [5002, 5003].contains(&flow.dst_port)));
     }
 }
