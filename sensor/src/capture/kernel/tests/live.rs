@@ -4,7 +4,7 @@ use super::{
     super::{Counts, Device, Drain, Flow, Seen, TapError, Taps, VerdictSource},
     SMALL, Sums,
     frames::{IPV4, ethernet, ipv4, tagged, udp},
-    namespace::{FAR_V4, FAR_V6, NEAR, NEAR_V4, NEAR_V6, Pair},
+    namespace::{FAR_V4, FAR_V6, NEAR, NEAR_V4, NEAR_V6, Pair, ip},
     plane,
 };
 use crate::capture::Direction;
@@ -158,6 +158,16 @@ fn nothing_is_counted_where_nothing_is_attached() {
     assert_eq!(find(&drain(&mut kernel), |flow| flow.dst_port == 5000).packets, 3);
 }
 
+/// Loads rules in the caller's namespace, if that works here.
+fn nftables(rules: &str) -> bool {
+    let status = Command::new("nft").arg(rules).status();
+    let loaded = status.as_ref().is_ok_and(std::process::ExitStatus::success);
+    if !loaded {
+        eprintln!("skipped: nftables does not work here ({status:?})");
+    }
+    loaded
+}
+
 const DATAGRAM_BYTES: usize = 100;
 
 /// Sends datagrams from the far end.
@@ -194,9 +204,8 @@ fn check_nftables(attach: fn(&mut Taps) -> Result<(), TapError>) {
         chain postrouting { type filter hook postrouting priority 0; udp dport 5003 drop; }
         chain answer { type filter hook input priority 1; tcp dport 5005 reject with tcp reset; }
     }";
-    match Command::new("nft").arg(rules).status() {
-        Ok(status) if status.success() => {}
-        other => return eprintln!("skipped: nftables does not work here ({other:?})"),
+    if !nftables(rules) {
+        return;
     }
     let netfilter = taps.reasons().number("NETFILTER_DROP").unwrap();
     assert_eq!(taps.reasons().name(netfilter), Some("NETFILTER_DROP"));
@@ -242,4 +251,32 @@ fn check_nftables(attach: fn(&mut Taps) -> Result<(), TapError>) {
         assert_eq!((reset.packets, reset.marks.cloud_tcp_flags()), (1, 0x04));
         assert!(!sums.flows.keys().any(|flow| [5002, 5003].contains(&flow.dst_port)));
     }
+}
+
+#[test]
+fn a_forwarded_packet_is_dropped_where_it_came_in_and_only_in_our_namespace() {
+    let Some((pair, mut taps, mut kernel, device)) = watched() else { return };
+    let ours = "table inet test { chain forward { type filter hook forward priority 0; udp dport 5006 drop; } }";
+    let theirs = "table inet test { chain input { type filter hook input priority 0; udp dport 5007 drop; } }";
+    if !nftables(ours) || !pair.far(|| nftables(theirs)) {
+        return;
+    }
+    // The far end sends to a network that we would send back to it.
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+    ip(&format!("route add 192.0.2.0/24 via {FAR_V4}"));
+    pair.far(|| ip(&format!("route add 192.0.2.0/24 via {NEAR_V4}")));
+    let netfilter = taps.reasons().number("NETFILTER_DROP").unwrap();
+    taps.want(&[netfilter]).unwrap();
+    taps.attach_verdicts().unwrap();
+
+    send(&pair, "192.0.2.9", 5006, 4);
+    // The far end drops this one, which is none of our business.
+    let to = SocketAddr::new(FAR_V4.parse().unwrap(), 5007);
+    datagrams(to).take(3).for_each(|sent| sent.unwrap());
+    let sums = drain(&mut kernel);
+    let [(verdict, counts)] = sums.verdicts.iter().collect::<Vec<_>>()[..] else { panic!("{sums:#?}") };
+    let flow = verdict.flow;
+    assert_eq!((flow.dst_port, flow.direction, flow.interface), (5006, Direction::Ingress, device.index));
+    assert_eq!((counts.packets, counts.bytes), (4, 4 * 128));
+    assert_eq!(find(&sums, |flow| flow.dst_port == 5007).packets, 3);
 }
