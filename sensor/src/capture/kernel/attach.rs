@@ -113,7 +113,7 @@ impl Taps {
     /// Counts what passes `device` from now on, in both directions; once, however often it is called.
     ///
     /// # Errors
-    /// The kernel refuses, or has no TCX. Then nothing stays attached.
+    /// The kernel refuses. Then nothing stays attached.
     pub fn attach(&mut self, device: &Device) -> Result<(), TapError> {
         if self.links.contains_key(&device.index) {
             return Ok(());

@@ -78,6 +78,9 @@ pub enum LoadError {
         /// Where it is.
         argument: u32,
     },
+    /// The kernel is older than 6.6: programs cannot be attached side by side with others.
+    #[error("the kernel has no TCX, which came with Linux 6.6")]
+    NoTcx,
     /// The kernel cannot wait for running programs (`nohz_full`), so a generation is never known to be quiet.
     #[error("the kernel offers no membarrier that waits for its programs")]
     NoBarrier,
@@ -117,6 +120,9 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     let argument = btf.tracepoint_argument("kfree_skb", "skb_drop_reason")?;
     if argument != REASON_ARGUMENT {
         return Err(LoadError::ReasonArgument { argument });
+    }
+    if !btf.enum_values("bpf_attach_type")?.iter().any(|(name, _)| name == "BPF_TCX_INGRESS") {
+        return Err(LoadError::NoTcx);
     }
     let reasons = DropReasons::read(&btf)?;
     let inode = fs::metadata(OWN_NAMESPACE).map_err(LoadError::Namespace)?.ino();

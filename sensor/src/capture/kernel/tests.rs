@@ -55,7 +55,7 @@ const SMALL: Sizes =
 fn plane(sizes: &Sizes) -> Option<(Taps, Drain)> {
     match load(sizes) {
         Ok(halves) => Some(halves),
-        Err(error @ (LoadError::Permission | LoadError::NoBarrier | LoadError::Btf(_))) => {
+        Err(error @ (LoadError::Permission | LoadError::NoTcx | LoadError::NoBarrier | LoadError::Btf(_))) => {
             eprintln!("skipped: {error}");
             None
         }
