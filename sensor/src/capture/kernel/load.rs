@@ -126,8 +126,8 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     }
     let reasons = DropReasons::read(&btf)?;
     let inode = fs::metadata(OWN_NAMESPACE).map_err(LoadError::Namespace)?.ino();
-    // An inode number of the namespace file system is 32 bits wide.
-    let namespace = u32::try_from(inode).unwrap_or(0);
+    // Inode numbers of the namespace file system are 32 bits wide.
+    let namespace = u32::try_from(inode).map_err(|_| LoadError::Namespace(io::ErrorKind::InvalidData.into()))?;
     let mut offsets = Vec::with_capacity(OFFSETS.len());
     for (global, structure, member) in OFFSETS {
         offsets.push((global, btf.offset(structure, member)?));
