@@ -117,6 +117,8 @@ mod error;
 mod filter;
 mod fuzz;
 mod interfaces;
+#[cfg(feature = "ebpf")]
+pub mod kernel;
 mod link_type;
 mod merge;
 mod open;
