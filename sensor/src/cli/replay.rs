@@ -177,7 +177,9 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
         Ok(sink) => sink,
         Err(error) => {
             complain(&error.to_string());
-            return Ok(Done { complete: false, usage_is_wrong: true });
+            // What the system refuses is no fault of the command line; a file that is to be kept is.
+            let usage_is_wrong = !error.root_cause().is::<std::io::Error>();
+            return Ok(Done { complete: false, usage_is_wrong });
         }
     };
 
