@@ -3,7 +3,13 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod input;
+#[cfg(test)]
 mod made;
+#[cfg(test)]
+mod options;
+#[cfg(test)]
+mod output;
 #[cfg(test)]
 mod own_captures;
 #[cfg(test)]
