@@ -160,7 +160,7 @@ fn what_cannot_be_opened_or_read_is_named() {
 fn a_file_without_permission_is_named() {
     let dir = Dir::new();
     dir.add_capture("demo.pcap");
-    fs::set_permissions(dir.path("demo.pcap"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.path("demo.pcap"), fs::Permissions::from_mode(0o000)).unwrap();
     let is_root = dir.shell("id -u").success() == "0\n";
     let somebody = if is_root { "setpriv --reuid=65534 --clear-groups " } else { "" };
     if dir.shell(&format!("{somebody}$FLOWTAP --version")).code != Some(0) {
