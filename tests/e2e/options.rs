@@ -48,6 +48,17 @@ fn filter() {
     assert!(complaint.starts_with("flowtap: filter `tcp port`: libpcap error: ") && complaint.contains("syntax error"));
 }
 
+/// An expression that means nothing on a link type selects nothing there, and that is counted apart.
+#[test]
+fn a_filter_that_means_nothing_on_a_link_type() {
+    let dir = Dir::new();
+    dir.add_capture("raw-ip.pcap");
+    dir.add_capture("ping-matrix.pcap");
+    let replay = dir.replay(&["raw-ip.pcap", "ping-matrix.pcap", "--filter", "not ether host 02:00:00:00:00:99"]);
+    assert_eq!((replay.count("/frames/unfilterable"), replay.count("/packets")), (4, 8));
+    replay.success();
+}
+
 #[test]
 fn local() {
     let directions = |arguments: &[&str]| {
