@@ -275,7 +275,9 @@ name = '*'
 interface-id = 'eni-other'
 
 [flow-log]
-format = '${account-id} ${interface-id} ${region} ${vpc-id} ${subnet-id} ${instance-id} ${az-id} ${instance-tag} ${flow-direction}'
+format = '''
+${account-id} ${interface-id} ${region} ${vpc-id} ${subnet-id} ${instance-id} ${az-id} ${instance-tag}
+${flow-direction}'''
 ";
 
 /// A file with one more line at its end, and what a replay of `raw-ip.pcap` with it gives.

@@ -1,5 +1,5 @@
-//! Where records go: standard output, one file, a directory arranged as AWS arranges a bucket; and what happens when they
-//! can't go there.
+//! Where records go: standard output, one file, a directory arranged as AWS arranges a bucket; and what happens when
+//! they can't go there.
 //!
 //! Authority for names and folders: the AWS page "Flow log files".
 
@@ -57,9 +57,9 @@ fn json_has_an_object_a_row() {
     let rows: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.len(), 11);
     let row = json!({
-        "version": 2, "account-id": "unknown", "interface-id": "eth0", "srcaddr": "10.0.1.10", "dstaddr": "198.51.100.80",
-        "srcport": 4001, "dstport": 9000, "protocol": 17, "packets": 1, "bytes": 78, "start": 1772442000, "end": 1772442000,
-        "action": "ACCEPT", "log-status": "OK",
+        "version": 2, "account-id": "unknown", "interface-id": "eth0", "srcaddr": "10.0.1.10",
+        "dstaddr": "198.51.100.80", "srcport": 4001, "dstport": 9000, "protocol": 17, "packets": 1, "bytes": 78,
+        "start": 1772442000, "end": 1772442000, "action": "ACCEPT", "log-status": "OK",
     });
     assert_eq!(rows[2], row);
     let skipped = rows[9].as_object().unwrap();
@@ -95,7 +95,8 @@ fn a_directory_is_arranged_as_a_bucket() {
         ),
         (
             &["--hive-compatible-partitions", "--per-hour-partition"],
-            "AWSLogs/aws-account-id=123456789012/aws-service=vpcflowlogs/aws-region=eu-dc-1/year=2026/month=03/day=02/hour=09/",
+            "AWSLogs/aws-account-id=123456789012/aws-service=vpcflowlogs/aws-region=eu-dc-1/\
+             year=2026/month=03/day=02/hour=09/",
         ),
     ];
     for (options, folder) in arrangements {

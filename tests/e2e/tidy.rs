@@ -128,7 +128,8 @@ fn every_make_word_that_is_named_exists() {
 #[test]
 fn every_field_of_the_specification_is_there() {
     let specified = "\
-        version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status \
+        version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action \
+        log-status \
         vpc-id subnet-id instance-id tcp-flags type pkt-srcaddr pkt-dstaddr \
         region az-id sublocation-type sublocation-id \
         pkt-src-aws-service pkt-dst-aws-service flow-direction traffic-path \

@@ -55,8 +55,8 @@ fn a_wild_clock_gives_the_same_rows_for_any_number_of_workers() {
     }
 }
 
-/// A full table hands rows out early: one flow and interval may then have several rows, and no packet is lost. Pieces of
-/// datagrams are kept apart, since a piece that was handed out can't be joined any more.
+/// A full table hands rows out early: one flow and interval may then have several rows, and no packet is lost. Pieces
+/// of datagrams are kept apart, since a piece that was handed out can't be joined any more.
 #[test]
 fn a_full_flow_table_splits_rows_and_keeps_sums() {
     let demo = root().join("pcaps/demo.pcap");
