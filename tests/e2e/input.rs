@@ -1,5 +1,5 @@
-//! What is read: captures from files and pipes, plain and compressed, several at once; and what is wrong with them. Each
-//! damage is one message with file, offset and cause, the exit code says so, and everything before it is counted.
+//! What is read: captures from files and pipes, plain and compressed, several at once; and what is wrong with them.
+//! Each damage is one message with file, offset and cause, the exit code says so, and everything before it is counted.
 
 use std::fs;
 use std::io::Write;
@@ -35,8 +35,8 @@ fn damaged(bytes: &[u8], complaint: &str) -> u64 {
 #[test]
 fn what_is_no_capture_is_told() {
     assert_eq!(damaged(b"", "in.pcap: is empty, there is not even a file header"), 0);
-    let not_a_capture = "in.pcap: is not a capture: its first bytes [47, 45, 54, 20] are neither those of pcap nor of pcapng, \
-                         plain or inside gzip or zstd";
+    let not_a_capture = "in.pcap: is not a capture: its first bytes [47, 45, 54, 20] are neither those of pcap nor of \
+                         pcapng, plain or inside gzip or zstd";
     assert_eq!(damaged(b"GET / HTTP/1.1\r\n\r\n", not_a_capture), 0);
     let header = &demo_bytes()[..10];
     let cut = "in.pcap: damaged at offset 0: the input ends inside the file header: 24 bytes needed, 10 left";
@@ -60,7 +60,8 @@ fn a_cut_capture_is_counted_up_to_the_cut() {
         for cut in [start + 1, start + 15] {
             let left = cut - start;
             let complaint = format!(
-                "in.pcap: damaged at offset {start}: the input ends inside a record header: 16 bytes needed, {left} left"
+                "in.pcap: damaged at offset {start}: the input ends inside a record header: \
+                 16 bytes needed, {left} left"
             );
             assert_eq!(damaged(&demo[..cut], &complaint), record as u64);
         }
@@ -160,7 +161,7 @@ fn what_cannot_be_opened_or_read_is_named() {
 fn a_file_without_permission_is_named() {
     let dir = Dir::new();
     dir.add_capture("demo.pcap");
-    fs::set_permissions(dir.path("demo.pcap"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.path("demo.pcap"), fs::Permissions::from_mode(0o000)).unwrap();
     let is_root = dir.shell("id -u").success() == "0\n";
     let somebody = if is_root { "setpriv --reuid=65534 --clear-groups " } else { "" };
     if dir.shell(&format!("{somebody}$FLOWTAP --version")).code != Some(0) {

@@ -11,8 +11,12 @@ mod options;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod outsiders;
+#[cfg(test)]
 mod own_captures;
 #[cfg(test)]
 mod policy;
+#[cfg(test)]
+mod tidy;
 #[cfg(test)]
 mod workers;

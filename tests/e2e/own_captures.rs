@@ -78,7 +78,7 @@ fn every_link_type_gives_the_same_flows() {
     }
 }
 
-/// Nothing known of the host: AWS's default format with `unknown` for the account and the file's name for the interface.
+/// Nothing is known of the host: the account is `unknown`, the interface is called after the file.
 #[test]
 fn fragments_belong_to_their_first_one() {
     let dir = Dir::new();
@@ -251,8 +251,8 @@ srcaddr flow-direction
     );
 }
 
-/// Interfaces by their own names; a nameless one has the file's. `eth0` reports 3 drops and `tun1` 7: each has a SKIPDATA
-/// row. A simple block has no time, so its packet stands at the epoch.
+/// Interfaces by their own names; a nameless one has the file's. `eth0` reports 3 drops and `tun1` 7: each has a
+/// SKIPDATA row. A simple block has no time, so its packet stands at the epoch.
 #[test]
 fn sections_have_interfaces_of_their_own() {
     let dir = Dir::new();

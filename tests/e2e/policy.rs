@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use flowtap_tests::{Dir, Replay, assert_text};
+use flowtap_tests::{Dir, Replay, assert_text, root};
 
 const FORMAT: &str = "${srcaddr} ${packets} ${action}";
 
@@ -209,6 +209,16 @@ fn skipped_classes_are_never_rejected() {
         ];
         assert_eq!(verdicts, expected.into(), "{capture}");
     }
+}
+
+/// The example that the demo points to: the first row of the matrix.
+#[test]
+fn the_example_policy_is_sound() {
+    let example = std::fs::read_to_string(root().join("packaging/examples/ping-policy.toml")).unwrap();
+    assert_text(
+        &ping(&example, &[]).success(),
+        "srcaddr packets action\n172.31.16.139 4 REJECT\n203.0.113.12 4 ACCEPT\n",
+    );
 }
 
 #[test]

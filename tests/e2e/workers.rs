@@ -37,8 +37,26 @@ fn many_flows_are_shared_out_and_come_together_again() {
     assert_eq!(logs[0].lines().count(), 60_001);
 }
 
-/// A full table hands rows out early: one flow and interval may then have several rows, and no packet is lost. Pieces of
-/// datagrams are kept apart, since a piece that was handed out can't be joined any more.
+/// A clock that jumps to and fro over twenty intervals makes late rows by the thousand, and still the same ones.
+#[test]
+fn a_wild_clock_gives_the_same_rows_for_any_number_of_workers() {
+    let dir = Dir::new();
+    // A full-period sequence: every second of twenty minutes, in an order without order.
+    let times = (0..40_000_u32).scan(1_u32, |state, _| {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Some(60 + (*state >> 16) % 1_200)
+    });
+    dir.add("wild.pcap", made::capture(times));
+    let replays = WORKERS.map(|workers| dir.replay(&["wild.pcap", "--workers", workers]));
+    for replay in &replays {
+        assert!(replay.log == replays[0].log, "{}", replay.ledger);
+        assert_eq!(replay.count("/packets"), 40_000);
+        assert!(replay.count("/late-packets") > 10_000, "{}", replay.ledger);
+    }
+}
+
+/// A full table hands rows out early: one flow and interval may then have several rows, and no packet is lost. Pieces
+/// of datagrams are kept apart, since a piece that was handed out can't be joined any more.
 #[test]
 fn a_full_flow_table_splits_rows_and_keeps_sums() {
     let demo = root().join("pcaps/demo.pcap");

@@ -258,7 +258,7 @@ mod tests {
             matches!(read(b"\xd4\xc3").unwrap_err(), CaptureError::Format { first_bytes, .. } if first_bytes == [0xd4, 0xc3])
         );
         assert!(matches!(read(&gzip(&gzip(PCAP))).unwrap_err(), CaptureError::Format { .. }));
-        assert!(matches!(read(b"\x1f\x8b not gzip").unwrap_err(), CaptureError::Io { .. }));
+        assert!(matches!(read(b"\x1f\x8b not gzip").unwrap_err(), CaptureError::Read { offset: 0, .. }));
     }
 
     #[test]

@@ -178,7 +178,7 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
         Err(error) => {
             complain(&error.to_string());
             // What the system refuses is no fault of the command line; a file that is to be kept is.
-            let usage_is_wrong = !error.chain().any(|cause| cause.is::<std::io::Error>());
+            let usage_is_wrong = !error.root_cause().is::<std::io::Error>();
             return Ok(Done { complete: false, usage_is_wrong });
         }
     };
