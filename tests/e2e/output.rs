@@ -222,9 +222,12 @@ fn a_full_disk_leaves_nothing_half_written() {
     assert_eq!(dir.read("code"), b"1\n");
     let complaint = failure(&run.stderr);
     assert!(complaint.contains("disk/AWSLogs/") && complaint.contains("No space left"), "{complaint}");
+    let said = run.stderr.clone();
     let files = run.success();
     assert_eq!(files.lines().count(), 1, "{files}");
     assert!(files.contains("_20260302T0900Z_") && files.ends_with(".log\n"), "{files}");
+    let published = files.trim().trim_start_matches("./");
+    assert!(said.contains(&format!("file      disk/{published} (")), "{said}");
 }
 
 /// 2026-03-02T09:00:00Z

@@ -237,7 +237,7 @@ fn a_sink_that_fails_ends_the_run_whatever_the_workers_are_doing() {
             let kept = Kept { fails_at: Some(5), ..Kept::default() };
             let script = Script { frames: frames.clone(), block_frames: 10, drops: Vec::new() };
             let outcome = replay(job(script, &kept, workers, flows_max));
-            assert!(matches!(outcome.sink, Err(RecorderError::Sink(SinkError::BrokenPipe { .. }))));
+            assert!(matches!(outcome.failure, Some(RecorderError::Sink(SinkError::BrokenPipe { .. }))));
             assert_eq!(kept.records.lock().unwrap().len(), 5);
         }
     }
