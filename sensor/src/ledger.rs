@@ -83,6 +83,8 @@ pub struct RowCounts {
     pub bytes: u64,
     /// Packets of flows left out on request, by what was asked for.
     pub omitted: Tally<Omission>,
+    /// Bytes of flows left out on request.
+    pub omitted_bytes: u64,
     /// What the policy could not judge or remember.
     pub policy: PolicyCounters,
     /// Intervals whose rows did not sum to the packets put in. Anything but 0 is a fault of ours.
@@ -90,9 +92,30 @@ pub struct RowCounts {
 }
 
 impl RowCounts {
+    /// Packets and bytes of all flows, written or left out.
+    pub fn of_all_flows(&self) -> (u64, u64) {
+        (self.packets + self.omitted.total(), self.bytes + self.omitted_bytes)
+    }
+
+    /// Adds what became of other flows of the same run.
+    pub fn add(&mut self, other: &Self) {
+        self.intervals += other.intervals;
+        self.flows += other.flows;
+        self.rows += other.rows;
+        self.rows_rejected += other.rows_rejected;
+        self.rows_late += other.rows_late;
+        self.rows_skipdata += other.rows_skipdata;
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.omitted.add(&other.omitted);
+        self.omitted_bytes += other.omitted_bytes;
+        self.policy.add(&other.policy);
+        self.unbalanced += other.unbalanced;
+    }
+
     /// Whether every packet counted is in a row, or in a flow left out on request.
     pub fn balances(&self, counted: &FrameCounts) -> bool {
-        self.unbalanced == 0 && counted.packets == self.packets + self.omitted.total()
+        self.unbalanced == 0 && self.of_all_flows() == (counted.packets, counted.bytes)
     }
 }
 

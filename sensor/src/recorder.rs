@@ -4,14 +4,16 @@
 //! record a flow, in the order of keys; then a SKIPDATA record for each interface that lost something. At the end of
 //! each window it checks that the rows sum to the packets that were put in.
 
+mod pass;
 mod row;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 use flowlog::metadata::Metadata;
-use flowlog::record::{Action, Record};
+use flowlog::record::Record;
 use flowlog::sink::{Sink, SinkError};
 
 use crate::capture::{Interface, Interfaces};
@@ -24,6 +26,7 @@ use crate::ledger::RowCounts;
 use crate::policy::{Policy, PolicyError};
 use crate::time::NANOS_PER_SEC;
 use crate::worker::{Handover, Share};
+use pass::Pass;
 
 /// What the recorder needs to know beside the flows.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +37,8 @@ pub struct Rules {
     pub skipped_traffic: SkippedTraffic,
     /// The actions whose flows get a record.
     pub traffic: TrafficSelection,
+    /// How many threads make lines of records.
+    pub threads: NonZeroUsize,
     /// Whether the format asks for the Community ID, which costs more than the rest of a record.
     pub with_community_id: bool,
     /// Seed for the tables of fragments.
@@ -183,10 +188,11 @@ impl Recorder {
         let packets_in: u64 = tables.iter().map(|table| table.packets).sum();
         let bytes_in: u64 = tables.iter().map(|table| table.bytes).sum();
         Merged::join_fragments(&mut tables, FlowTable::new(self.rules.seed));
-        let (packets_out, bytes_out) = self.write_flows(window, &Merged::new(&tables))?;
-        if (packets_in, bytes_in) != (packets_out, bytes_out) {
+        let written = self.write_flows(window, &Merged::new(&tables))?;
+        if written.of_all_flows() != (packets_in, bytes_in) {
             self.counts.unbalanced += 1;
         }
+        self.counts.add(&written);
         for interface in losses {
             self.write_skipdata(window, *interface)?;
         }
@@ -199,10 +205,10 @@ impl Recorder {
         Ok(())
     }
 
-    /// Writes the flows and answers the packets and bytes in them, written or left out.
-    fn write_flows(&mut self, window: Window, merged: &Merged<'_>) -> Result<(u64, u64), RecorderError> {
+    /// Writes the flows and says what became of them.
+    fn write_flows(&mut self, window: Window, merged: &Merged<'_>) -> Result<RowCounts, RecorderError> {
         self.meet_interfaces()?;
-        let Self { rules, policy, facts, sink, counts, .. } = self;
+        let Self { rules, policy, facts, sink, .. } = self;
         let settled = policy.as_mut().map(|policy| {
             let mut observing = policy.begin_interval();
             for flow in merged.flows() {
@@ -212,31 +218,7 @@ impl Recorder {
             }
             observing.settle()
         });
-        let (mut packets, mut bytes, mut flows) = (0, 0, 0);
-        let mut current: Option<(u16, &InterfaceFacts, Record)> = None;
-        for flow in merged.flows() {
-            flows += 1;
-            packets += flow.counts.packets;
-            bytes += flow.counts.bytes;
-            let interface = flow.key.interface;
-            if current.as_ref().is_none_or(|(known, ..)| *known != interface) {
-                current = facts.get(usize::from(interface)).map(|facts| (interface, facts, facts.blank_record()));
-            }
-            let Some((_, facts, record)) = &mut current else { continue };
-            let view = facts.view(&flow);
-            if let Some(omission) = rules.fill(record, &flow, &view, settled) {
-                counts.omitted.count(omission, flow.counts.packets);
-                continue;
-            }
-            sink.write(record)?;
-            counts.rows += 1;
-            counts.rows_rejected += u64::from(record.flow.action == Some(Action::Reject));
-            counts.rows_late += u64::from(window.late);
-            counts.packets += flow.counts.packets;
-            counts.bytes += flow.counts.bytes;
-        }
-        counts.flows += flows;
-        Ok((packets, bytes))
+        Pass { rules, facts, settled, late: window.late }.write(merged, sink.as_mut())
     }
 
     /// Tells that an interface's interval is missing packets.

@@ -319,6 +319,7 @@ fn job(
             interval_secs: settings.interval.secs(),
             skipped_traffic: settings.skipped_traffic,
             traffic: settings.traffic,
+            threads: workers,
             with_community_id: format.contains(Field::XCommunityId),
             seed,
         },

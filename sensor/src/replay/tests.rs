@@ -125,6 +125,7 @@ fn job(script: Script, kept: &Kept, workers: usize, flows_max: usize) -> Job {
             interval_secs: 60,
             skipped_traffic: SkippedTraffic::LOG,
             traffic: TrafficSelection::All,
+            threads: NonZeroUsize::new(workers).unwrap(),
             with_community_id: false,
             seed: 1,
         },
