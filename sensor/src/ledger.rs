@@ -29,7 +29,7 @@ pub struct FrameCounts {
     pub capture_drops: u64,
     /// Times that rows were handed out before their interval closed, because the flow table was full.
     pub early_drains: u64,
-    /// The most flows this worker held at once.
+    /// The most flows this worker held at once, fragmented datagrams included.
     pub flows_peak: u64,
 }
 
@@ -65,9 +65,9 @@ impl FrameCounts {
 /// What became of the flows of closed intervals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RowCounts {
-    /// Intervals that closed with at least one flow.
+    /// Intervals that closed: those in which the capture had a frame of any kind, or told of a loss.
     pub intervals: u64,
-    /// Flows, summed over the intervals.
+    /// Flows, summed over the intervals; one that was handed out early and came again counts again.
     pub flows: u64,
     /// Rows written for flows.
     pub rows: u64,
