@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use flowlog::segment::SEGMENT_BYTES_MAX_DEFAULT;
+
 use super::flow_log::whole_number;
 use super::value::{ValueError, read_as_text};
 
@@ -168,7 +170,7 @@ impl SegmentMax {
 impl Default for SegmentMax {
     /// AWS's 75 MB.
     fn default() -> Self {
-        Self { bytes: 75 * MEGABYTE_BYTES }
+        Self { bytes: SEGMENT_BYTES_MAX_DEFAULT }
     }
 }
 
