@@ -219,7 +219,7 @@ impl<'a> Worker<'a> {
     }
 
     fn lose(&mut self, interface: u16, packets: u64, window: Window) -> Result<(), RecorderGone> {
-        self.counts.capture_drops += packets;
+        self.counts.lose(packets);
         let at = self.window(window, 0)?;
         if let Some(open) = self.open.get_mut(at) {
             open.note_loss(interface);
