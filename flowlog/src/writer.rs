@@ -3,7 +3,6 @@
 //! The writer knows how large the file is becoming, so that its owner can end it in time; it knows nothing of names.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use crate::format::Format;
 use crate::json::JsonEncoder;
@@ -44,21 +43,6 @@ impl Encoding {
             Self::JsonLines(Compression::Gzip) => ".log.json.gz",
             Self::JsonLines(Compression::Zstd) => ".log.json.zst",
             Self::Parquet(_) => ".log.parquet",
-        }
-    }
-
-    /// What the name of a file asks for: `.parquet`, `.json` or `.jsonl`, else text; a last `.gz` or `.zst` compresses.
-    pub fn of_path(path: &Path) -> Self {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let (stem, compression) = match name.rsplit_once('.') {
-            Some((stem, "gz")) => (stem, Compression::Gzip),
-            Some((stem, "zst")) => (stem, Compression::Zstd),
-            _ => (name.as_str(), Compression::None),
-        };
-        match stem.rsplit_once('.') {
-            Some((_, "parquet")) => Self::Parquet(ParquetCodec::Gzip),
-            Some((_, "json" | "jsonl" | "ndjson")) => Self::JsonLines(compression),
-            _ => Self::PlainText(compression),
         }
     }
 }
@@ -355,16 +339,6 @@ mod tests {
         let (bytes, size) = writer.finish().unwrap();
         assert_eq!(bytes.len() as u64, size);
         bytes
-    }
-
-    #[test]
-    fn suffixes_name_what_is_inside() {
-        for encoding in ALL {
-            assert_eq!(Encoding::of_path(Path::new(&format!("a{}", encoding.suffix()))), encoding);
-        }
-        assert_eq!(Encoding::of_path(Path::new("flows.txt")), Encoding::PlainText(Compression::None));
-        assert_eq!(Encoding::of_path(Path::new("FLOWS.PARQUET")), Encoding::Parquet(ParquetCodec::Gzip));
-        assert_eq!(Encoding::of_path(Path::new("gz")), Encoding::PlainText(Compression::None));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// A sink into the file `path`; [`Encoding::of_path`] tells what its name asks for.
+    /// A sink into the file `path`, whatever its name promises.
     ///
     /// # Errors
     /// [`SegmentError::AlreadyExists`] at once where the file exists and is to be kept, so that no work is done in

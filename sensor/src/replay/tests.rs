@@ -229,6 +229,31 @@ proptest! {
 }
 
 #[test]
+fn the_peak_is_what_was_held_when_the_table_was_full() {
+    let frames: Vec<_> = (0..1_000)
+        .map(|n| Given { secs: 0, src: n as u8, dst: (n / 256) as u8, piece: Piece::Whole, interface: 0 })
+        .collect();
+    // One block, a thousand different flows: the table fills up several times on the way.
+    let (records, outcome) = run(&frames, frames.len(), 1, 300);
+    assert_eq!(records.len(), 1_000);
+    assert!(outcome.frames.early_drains >= 3);
+    // Room is made for a batch of first fragments, so up to two batches are left free.
+    assert!((300 - 64..=300).contains(&outcome.frames.flows_peak), "{}", outcome.frames.flows_peak);
+}
+
+#[test]
+fn several_open_windows_together_stay_within_the_bound() {
+    // Eight flows at a time go to each of four open intervals in turn.
+    let frames: Vec<_> = (0..1_600)
+        .map(|n| Given { secs: n / 8 % 4 * 60, src: n as u8, dst: (n / 256) as u8, piece: Piece::Whole, interface: 0 })
+        .collect();
+    let (_, outcome) = run(&frames, frames.len(), 1, 80);
+    assert!(outcome.frames.early_drains > 0);
+    assert!(outcome.frames.flows_peak <= 80, "{}", outcome.frames.flows_peak);
+    assert!(outcome.frames.balances() && outcome.rows.balances(&outcome.frames));
+}
+
+#[test]
 fn a_sink_that_fails_ends_the_run_whatever_the_workers_are_doing() {
     let frames: Vec<_> = (0..2_000)
         .map(|n| Given { secs: n, src: n as u8, dst: (n / 256) as u8, piece: Piece::Whole, interface: 0 })
