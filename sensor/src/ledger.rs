@@ -77,6 +77,8 @@ pub struct RowCounts {
     pub rows_late: u64,
     /// SKIPDATA rows.
     pub rows_skipdata: u64,
+    /// NODATA rows, of live runs only.
+    pub rows_nodata: u64,
     /// Packets in the rows written.
     pub packets: u64,
     /// Bytes in the rows written.

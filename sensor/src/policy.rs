@@ -73,6 +73,15 @@ pub struct PolicyCounters {
     pub evicted: u64,
 }
 
+impl PolicyCounters {
+    /// Adds what another policy counted.
+    pub fn add(&mut self, other: &Self) {
+        self.unjudged += other.unjudged;
+        self.untracked += other.untracked;
+        self.evicted += other.evicted;
+    }
+}
+
 /// A policy at work: what was written, which interfaces it applies to, and the connections it has let in.
 #[derive(Debug, Default)]
 pub struct Policy {
