@@ -11,13 +11,17 @@
 //! assert_text(&log, "version account-id ...\n");
 //! ```
 //!
-//! What a capture must add up to is in [`totals`]. Nothing here knows the library: the program is met as a stranger
-//! meets it.
+//! [`Dir::replay`] runs a replay and checks its books. What a capture must add up to is in [`totals`]. Nothing here
+//! knows the library: the program is met as a stranger meets it.
 
 pub mod program;
+pub mod replay;
+pub mod rows;
 pub mod totals;
 
 pub use program::{Dir, Run, assert_text};
+pub use replay::Replay;
+pub use rows::Rows;
 
 use std::path::PathBuf;
 

@@ -91,6 +91,15 @@ impl Dir {
         self.run(command(&flowtap()).args(arguments))
     }
 
+    /// Runs a line of shell here, in which `$FLOWTAP` is the built program.
+    ///
+    /// # Panics
+    /// As [`Self::flowtap`].
+    #[track_caller]
+    pub fn shell(&self, line: &str) -> Run {
+        self.run(command(Path::new("/bin/sh")).args(["-c", line]).env("FLOWTAP", flowtap()))
+    }
+
     /// Runs any command here, see [`command`].
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 //! [`expected`] reads the tables beside the project's own captures, [`oracle`] those of a collection of public captures
 //! that an independent parser made. Both have the same columns; the oracle's has more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -114,6 +114,34 @@ impl Table {
         Ok(table)
     }
 
+    /// What the rows of a log in [`FORMAT`] add up to, over all intervals and interfaces.
+    ///
+    /// # Panics
+    /// If it is no such log.
+    #[track_caller]
+    pub fn of_log(log: &str) -> Self {
+        let mut table = Self::default();
+        let mut lines = log.lines();
+        assert_eq!(lines.next(), Some(HEADER));
+        for line in lines.filter(|line| !line.ends_with(" SKIPDATA")) {
+            let (flow, totals) = log_row(line).unwrap_or_else(|| panic!("{line:?} is no such row"));
+            table.rows.entry(flow).and_modify(|sum| sum.add(&totals)).or_insert(totals);
+        }
+        table
+    }
+
+    /// Every flow on which this table and `other` do not agree, with what each says. What the oracle calls odd is not
+    /// compared.
+    pub fn differences(&self, other: &Self) -> Vec<(Flow, Option<Totals>, Option<Totals>)> {
+        let plain = |table: &Self, flow| {
+            let totals: Option<&Totals> = table.rows.get(flow);
+            totals.map(|totals| Totals { odd_packets: 0, ..totals.clone() })
+        };
+        let flows: BTreeSet<&Flow> = self.rows.keys().chain(other.rows.keys()).collect();
+        let both = flows.into_iter().map(|flow| (*flow, plain(self, flow), plain(other, flow)));
+        both.filter(|(_, own, others)| own != others).collect()
+    }
+
     /// Packets and IP bytes of all flows.
     pub fn sum(&self) -> (u64, u64) {
         self.rows.values().fold((0, 0), |(packets, bytes), row| (packets + row.packets, bytes + row.ip_bytes))
@@ -121,7 +149,8 @@ impl Table {
 }
 
 impl Totals {
-    fn add(&mut self, other: &Self) {
+    /// Adds what another part of the same flow adds up to.
+    pub fn add(&mut self, other: &Self) {
         self.packets += other.packets;
         self.ip_bytes += other.ip_bytes;
         self.first_ns = self.first_ns.min(other.first_ns);
@@ -130,6 +159,41 @@ impl Totals {
         self.odd_packets += other.odd_packets;
     }
 }
+
+/// A line of a log in [`FORMAT`].
+fn log_row(line: &str) -> Option<(Flow, Totals)> {
+    let values: Vec<&str> = line.split(' ').collect();
+    let [src, dst, src_port, dst_port, protocol, packets, ip_bytes, flags, first_ns, last_ns, "OK"] = values[..] else {
+        return None;
+    };
+    let flow = Flow {
+        src: src.parse().ok()?,
+        dst: dst.parse().ok()?,
+        src_port: src_port.parse().ok()?,
+        dst_port: dst_port.parse().ok()?,
+        protocol: protocol.parse().ok()?,
+    };
+    let tcp_flags = flags.parse().ok()?;
+    let totals = Totals {
+        packets: packets.parse().ok()?,
+        ip_bytes: ip_bytes.parse().ok()?,
+        first_ns: first_ns.parse().ok()?,
+        last_ns: last_ns.parse().ok()?,
+        // A log has 0 where there is no TCP, the tables have `-`.
+        tcp_flags: (flow.protocol == TCP || tcp_flags != 0).then_some(tcp_flags),
+        odd_packets: 0,
+    };
+    Some((flow, totals))
+}
+
+/// The format of the logs that [`Table::of_log`] reads.
+pub const FORMAT: &str = "${srcaddr} ${dstaddr} ${srcport} ${dstport} ${protocol} ${packets} ${bytes} \
+                          ${x-tcp-flags-raw} ${x-first-ns} ${x-last-ns} ${log-status}";
+
+const HEADER: &str = "srcaddr dstaddr srcport dstport protocol packets bytes \
+                      x-tcp-flags-raw x-first-ns x-last-ns log-status";
+
+const TCP: u8 = 6;
 
 fn row(columns: &[&str], values: &[&str]) -> Option<(Flow, Totals)> {
     let text = |name: &str| values.get(columns.iter().position(|column| *column == name)?).copied();
@@ -182,6 +246,22 @@ mod tests {
     fn a_line_that_is_no_row_is_named() {
         let text = "src\tdst\n10.0.0.1\tnowhere\n";
         assert_eq!(Table::parse(text), Err("10.0.0.1\tnowhere".to_owned()));
+    }
+
+    #[test]
+    fn a_log_is_added_up_and_compared() {
+        let text = "src\tdst\tsport\tdport\tproto\tpackets\tip_bytes\tfirst_ns\tlast_ns\ttcp_flags_or\todd_packets\n\
+                    10.0.0.1\t10.0.0.2\t5\t6\t6\t3\t120\t3\t9\t0x13\t1\n\
+                    10.0.0.1\t10.0.0.2\t5\t6\t17\t1\t28\t3\t3\t-\t0\n";
+        let table = Table::parse(text).unwrap();
+        let log = "10.0.0.1 10.0.0.2 5 6 6 1 40 1 3 3 OK\n\
+                   10.0.0.1 10.0.0.2 5 6 17 1 28 0 3 3 OK\n\
+                   - - - - - - - - - - SKIPDATA\n\
+                   10.0.0.1 10.0.0.2 5 6 6 2 80 18 7 9 OK\n";
+        let log = Table::of_log(&format!("{HEADER}\n{log}"));
+        assert_eq!(log.differences(&table), []);
+        let log = Table::of_log(&format!("{HEADER}\n10.0.0.1 10.0.0.2 5 6 6 3 120 19 3 8 OK\n"));
+        assert_eq!(log.differences(&table).len(), 2);
     }
 
     #[test]

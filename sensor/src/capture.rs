@@ -120,6 +120,8 @@ mod error;
 mod filter;
 mod fuzz;
 mod interfaces;
+#[cfg(feature = "ebpf")]
+pub mod kernel;
 mod link_type;
 pub mod live;
 mod merge;

@@ -302,3 +302,6 @@ const EXIT_GIVEN_UP: i32 = 1;
 
 /// How many shares a worker may have waiting before it waits itself.
 const SHARES_WAITING_MAX: usize = 2;
+
+#[cfg(test)]
+mod tests;

@@ -42,8 +42,10 @@ pub struct Outcome {
     pub rows: RowCounts,
     /// What was wrong with the captures. What could be read was counted.
     pub damage: Vec<CaptureError>,
-    /// The sink, to be finished; or why no more records could be written.
-    pub sink: Result<Box<dyn Sink>, RecorderError>,
+    /// The sink, to be finished.
+    pub sink: Box<dyn Sink>,
+    /// Why no more records could be written.
+    pub failure: Option<RecorderError>,
 }
 
 /// Replays a capture.
@@ -73,8 +75,11 @@ pub fn replay(job: Job) -> Outcome {
         written
     });
     let (rows, sink) = recorder.into_parts();
-    Outcome { frames, rows, damage: feed.into_damage(), sink: written.map(|()| sink) }
+    Outcome { frames, rows, damage: feed.into_damage(), sink, failure: written.err() }
 }
 
 /// How many shares a worker may have waiting before it waits itself.
 const SHARES_WAITING_MAX: usize = 2;
+
+#[cfg(test)]
+mod tests;

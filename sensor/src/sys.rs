@@ -2,5 +2,13 @@
 //!
 //! Each function is safe for every argument. One unsafe operation stands in a block, with its proof.
 
+#[cfg(feature = "ebpf")]
+pub mod barrier;
+#[cfg(feature = "ebpf")]
+pub mod clock;
+#[cfg(feature = "ebpf")]
+pub mod drained_map;
+#[cfg(feature = "ebpf")]
+pub mod interface;
 pub mod memory;
 pub mod prefetch;

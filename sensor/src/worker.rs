@@ -16,8 +16,8 @@ use crossbeam_channel::{Receiver, SendError, Sender};
 use crate::capture::{Block, Fill, Frame, LinkType};
 use crate::feed::{Closing, Feed, Step};
 use crate::flow::interval::Window;
-use crate::flow::key::{Key4, Key6, Ports};
-use crate::flow::table::{BATCH_PACKETS, Observation};
+use crate::flow::key::{FlowKey, Key4, Key6, Ports};
+use crate::flow::table::{BATCH_PACKETS, Observation, Table};
 use crate::flow::{FlowTable, FragmentRule};
 use crate::ledger::{FrameCounts, Tally};
 use crate::packet::{self, Refusal, fast};
@@ -194,9 +194,9 @@ impl<'a> Worker<'a> {
                 let captured = block.data(frame);
                 let plain = frame.link_type == LinkType::Ethernet && !keep_detail;
                 if plain && let Some(packet) = fast::ethernet_ipv4(captured) {
-                    self.batch4.push(observation4(frame, &packet));
+                    self.batch4.push(observation4(&open.table, frame, &packet));
                 } else if plain && let Some(packet) = fast::ethernet_ipv6(captured) {
-                    self.batch6.push(observation6(frame, &packet));
+                    self.batch6.push(observation6(&open.table, frame, &packet));
                 } else {
                     open.observe_any(frame, captured, &mut self.counts.refused);
                 }
@@ -315,22 +315,18 @@ impl<'a> Worker<'a> {
 /// How many tables of one worker may be on their way to the recorder before the worker waits.
 pub const TABLES_AWAY_MAX: usize = 2;
 
-fn observation4(frame: &Frame, packet: &fast::FastPacket<u32>) -> Observation<Key4> {
+fn observation4(table: &FlowTable, frame: &Frame, packet: &fast::FastPacket<u32>) -> Observation<Key4> {
     let ports = Ports { src: packet.src_port, dst: packet.dst_port, protocol: packet.protocol };
-    Observation {
-        key: Key4::new(frame.interface, frame.direction, packet.src, packet.dst, ports),
-        time_ns: frame.time.0,
-        ip_bytes: packet.ip_bytes,
-        tcp_flags: packet.tcp_flags,
-    }
+    let key = Key4::new(frame.interface, frame.direction, packet.src, packet.dst, ports);
+    observation(&table.v4, key, frame, packet.ip_bytes, packet.tcp_flags)
 }
 
-fn observation6(frame: &Frame, packet: &fast::FastPacket<u128>) -> Observation<Key6> {
+fn observation6(table: &FlowTable, frame: &Frame, packet: &fast::FastPacket<u128>) -> Observation<Key6> {
     let ports = Ports { src: packet.src_port, dst: packet.dst_port, protocol: packet.protocol };
-    Observation {
-        key: Key6::new(frame.interface, frame.direction, packet.src, packet.dst, ports),
-        time_ns: frame.time.0,
-        ip_bytes: packet.ip_bytes,
-        tcp_flags: packet.tcp_flags,
-    }
+    let key = Key6::new(frame.interface, frame.direction, packet.src, packet.dst, ports);
+    observation(&table.v6, key, frame, packet.ip_bytes, packet.tcp_flags)
+}
+
+fn observation<K: FlowKey>(table: &Table<K>, key: K, frame: &Frame, ip_bytes: u32, tcp_flags: u8) -> Observation<K> {
+    Observation { key, hash: table.announce(key), time_ns: frame.time.0, ip_bytes, tcp_flags }
 }

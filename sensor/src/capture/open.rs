@@ -80,7 +80,11 @@ pub fn open_reader(
         name: interface.map_or_else(|| input.stem(), str::to_owned),
         wanted: interface.is_some(),
     };
-    let mut head = read_head(&mut *reader, &names.capture)?;
+    let mut head = match read_head(&mut *reader, &names.capture) {
+        // Not even a first byte, as of a directory: the offset says nothing then.
+        Err(CaptureError::Read { input, offset: 0, cause }) => return Err(CaptureError::Io { input, cause }),
+        other => other?,
+    };
     if let Some(compression) = Compression::of(&head) {
         reader = compression.decoder(head, reader).map_err(|cause| unreadable(&names.capture, 0, cause))?;
         head = read_head(&mut *reader, &names.capture)?;
@@ -128,10 +132,7 @@ fn read_head(reader: &mut dyn Read, input: &str) -> Result<Vec<u8>, CaptureError
 }
 
 fn unreadable(input: &str, offset: usize, cause: io::Error) -> CaptureError {
-    match offset {
-        0 => CaptureError::Io { input: input.to_owned(), cause },
-        _ => CaptureError::Read { input: input.to_owned(), offset: offset as u64, cause },
-    }
+    CaptureError::Read { input: input.to_owned(), offset: offset as u64, cause }
 }
 
 fn refusal(input: String, mut first_bytes: Vec<u8>) -> CaptureError {
@@ -257,7 +258,7 @@ mod tests {
             matches!(read(b"\xd4\xc3").unwrap_err(), CaptureError::Format { first_bytes, .. } if first_bytes == [0xd4, 0xc3])
         );
         assert!(matches!(read(&gzip(&gzip(PCAP))).unwrap_err(), CaptureError::Format { .. }));
-        assert!(matches!(read(b"\x1f\x8b not gzip").unwrap_err(), CaptureError::Io { .. }));
+        assert!(matches!(read(b"\x1f\x8b not gzip").unwrap_err(), CaptureError::Read { offset: 0, .. }));
     }
 
     #[test]

@@ -72,7 +72,9 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
         Ok(sink) => sink,
         Err(error) => {
             complain(&error.to_string());
-            return Ok(Done { complete: false, usage_is_wrong: true });
+            // What the system refuses is no fault of the command line; a file that is to be kept is.
+            let usage_is_wrong = !error.root_cause().is::<std::io::Error>();
+            return Ok(Done { complete: false, usage_is_wrong });
         }
     };
 
@@ -92,23 +94,21 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
     for error in &damage {
         complain(&error.to_string());
     }
-    let finished = outcome.sink.and_then(|mut sink| {
-        sink.finish()?;
-        Ok(sink.drain_published())
-    });
-    let mut done = Done { complete: damage.is_empty() && finished.is_ok(), usage_is_wrong: false };
-    if let Err(error) = &finished {
+    let failure = outcome.failure.or_else(|| outcome.sink.finish().err().map(RecorderError::Sink));
+    let mut done = Done { complete: damage.is_empty() && failure.is_none(), usage_is_wrong: false };
+    if let Some(error) = &failure {
         complain(&error.to_string());
         done.usage_is_wrong = matches!(error, RecorderError::Policy(_));
     }
     let summary = Summary {
         frames: &outcome.frames,
         rows: &outcome.rows,
-        files: finished.as_deref().ok(),
+        files: &outcome.sink.drain_published(),
+        output_failed: failure.is_some(),
         damage: &damage,
         elapsed: clock::now().duration_since(started),
     };
-    if finished.is_ok() && !summary.balances() {
+    if failure.is_none() && !summary.balances() {
         complain("the ledger does not balance: this is a fault in flowtap, please report it with the summary");
         done.complete = false;
     }

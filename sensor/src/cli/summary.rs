@@ -17,8 +17,10 @@ use serde_json::{Value, json};
 pub(super) struct Summary<'a> {
     pub(super) frames: &'a FrameCounts,
     pub(super) rows: &'a RowCounts,
-    /// The files that were published; `None` if the output failed.
-    pub(super) files: Option<&'a [Published]>,
+    /// The files that were published.
+    pub(super) files: &'a [Published],
+    /// Whether the output took no more records, so that rows are missing.
+    pub(super) output_failed: bool,
     pub(super) damage: &'a [CaptureError],
     pub(super) elapsed: Duration,
 }
@@ -26,7 +28,7 @@ pub(super) struct Summary<'a> {
 impl Summary<'_> {
     /// Whether every frame and every packet is accounted for. An output that failed took rows with it.
     pub(super) fn balances(&self) -> bool {
-        self.files.is_some() && self.frames.balances() && self.rows.balances(self.frames)
+        !self.output_failed && self.frames.balances() && self.rows.balances(self.frames)
     }
 
     /// Writes the summary to standard error. Nothing can be done if that is closed.
@@ -75,7 +77,7 @@ impl Summary<'_> {
                 "untracked": rows.policy.untracked,
                 "evicted": rows.policy.evicted,
             },
-            "files": self.files.unwrap_or_default().iter().map(|file| json!({
+            "files": self.files.iter().map(|file| json!({
                 "path": file.path.to_string_lossy(),
                 "rows": file.row_count,
                 "bytes": file.size_bytes,
@@ -135,15 +137,15 @@ impl fmt::Display for Summary<'_> {
                 rows.policy.untracked, rows.policy.evicted
             )?;
         }
-        for file in self.files.unwrap_or_default() {
+        for file in self.files {
             writeln!(f, "file      {} ({} rows, {} bytes)", file.path.display(), file.row_count, file.size_bytes)?;
         }
         let (secs, rate) = (self.elapsed.as_secs_f64(), self.packets_per_sec());
         writeln!(f, "elapsed   {secs:.3} s, {rate:.0} frames a second")?;
-        let verdict = match (self.files, self.balances()) {
-            (None, _) => "open: the output failed, so rows are missing",
-            (Some(_), true) => "balances: every frame is accounted for",
-            (Some(_), false) => "DOES NOT BALANCE",
+        let verdict = match (self.output_failed, self.balances()) {
+            (true, _) => "open: the output failed, so rows are missing",
+            (false, true) => "balances: every frame is accounted for",
+            (false, false) => "DOES NOT BALANCE",
         };
         writeln!(f, "ledger    {verdict}")
     }

@@ -51,8 +51,10 @@ hive-compatible-partitions = true
 per-hour-partition = true
 "#;
 
-fn pairs(metadata: &[(&str, &str)]) -> BTreeMap<String, String> {
-    metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+/// What is known of the interface called `name`, which always knows its own name.
+fn pairs(name: &str, metadata: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let own = [("x-interface", name)];
+    metadata.iter().chain(&own).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn without_file_and_flags_the_defaults_hold() {
     assert_eq!(settings.output.destination, Destination::Stdout);
     assert_eq!((settings.output.file_format, settings.output.compression), (FileFormat::Text, Compression::None));
     let interface = settings.interface("trace");
-    assert_eq!(interface.metadata, pairs(&[("account-id", "unknown"), ("interface-id", "trace")]));
+    assert_eq!(interface.metadata, pairs("trace", &[("account-id", "unknown"), ("interface-id", "trace")]));
     assert!(interface.vpc_cidrs.is_empty() && interface.subnet_cidrs.is_empty() && interface.local.is_empty());
 }
 
@@ -99,15 +101,18 @@ fn the_first_interface_table_that_matches_speaks() {
     let eth0 = settings.interface("eth0");
     let common = [("account-id", "123456789012"), ("region", "eu-dc-1")];
     let own = [("interface-id", "eni-0123456789abcdef0"), ("interface-tag", "web server"), ("vpc-id", "vpc-1")];
-    assert_eq!(eth0.metadata, pairs(&[common[0], common[1], own[0], own[1], own[2]]));
+    assert_eq!(eth0.metadata, pairs("eth0", &[common[0], common[1], own[0], own[1], own[2]]));
     assert_eq!(eth0.vpc_cidrs, ["10.0.0.0/16".parse().unwrap()]);
     assert_eq!(eth0.subnet_cidrs, ["10.0.1.0/24".parse().unwrap(), "2001:db8:0:1::/64".parse().unwrap()]);
     assert_eq!(eth0.local, ["10.0.1.9/32".parse().unwrap(), "2001:db8:0:1::9/128".parse().unwrap()]);
 
     let eth1 = settings.interface("eth1");
-    assert_eq!(eth1.metadata, pairs(&[common[0], common[1], ("interface-id", "eth1"), ("subnet-id", "subnet-2")]));
+    assert_eq!(
+        eth1.metadata,
+        pairs("eth1", &[common[0], common[1], ("interface-id", "eth1"), ("subnet-id", "subnet-2")])
+    );
     assert!(eth1.local.is_empty());
-    assert_eq!(settings.interface("lo").metadata, pairs(&[common[0], common[1], ("interface-id", "lo")]));
+    assert_eq!(settings.interface("lo").metadata, pairs("lo", &[common[0], common[1], ("interface-id", "lo")]));
 }
 
 #[test]
@@ -144,7 +149,7 @@ fn flags_win_over_the_file() {
     let eth1 = settings.interface("eth1");
     let expected =
         [("account-id", "210987654321"), ("region", "eu-dc-2"), ("interface-id", "eni-f"), ("subnet-id", "subnet-2")];
-    assert_eq!(eth1.metadata, pairs(&expected));
+    assert_eq!(eth1.metadata, pairs("eth1", &expected));
     let eth0 = settings.interface("eth0");
     assert_eq!(eth0.local, ["10.9.9.9/32".parse().unwrap()]);
     assert_eq!(eth0.vpc_cidrs, ["10.9.0.0/16".parse().unwrap()]);

@@ -3,7 +3,7 @@
 use super::FlowTable;
 use super::counts::{Counts, Detail};
 use super::key::{FlowKey, KeyParts};
-use super::table::Table;
+use super::table::{Entry, Table};
 
 /// One flow of a closed interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,8 @@ impl<'a> Merged<'a> {
 
     /// Each flow once, by interface, IPv4 before IPv6, then in the order of keys. Can be walked more than once.
     pub fn flows(&self) -> impl Iterator<Item = FinishedFlow> + use<'a> {
-        let mut v4 = Cursor::new(self.tables.iter().map(|table| &table.v4).collect());
-        let mut v6 = Cursor::new(self.tables.iter().map(|table| &table.v6).collect());
+        let mut v4 = Cursor::new(self.tables.iter().map(|table| &table.v4));
+        let mut v6 = Cursor::new(self.tables.iter().map(|table| &table.v6));
         std::iter::from_fn(move || match (v4.interface(), v6.interface()) {
             (Some(a), Some(b)) if a > b => v6.next(),
             (None, _) => v6.next(),
@@ -59,32 +59,41 @@ impl<'a> Merged<'a> {
 
 /// A walk over several sorted tables at once.
 struct Cursor<'a, K> {
-    tables: Vec<&'a Table<K>>,
-    /// How many flows of each table are behind us.
-    ranks: Vec<usize>,
+    heads: Vec<Head<'a, K>>,
+    /// The smallest key that is still ahead, and its interface.
+    smallest: Option<(K, u16)>,
+}
+
+/// How far one table has been walked.
+struct Head<'a, K> {
+    table: &'a Table<K>,
+    rank: usize,
+    entry: Option<&'a Entry<K>>,
 }
 
 impl<'a, K: FlowKey> Cursor<'a, K> {
-    fn new(tables: Vec<&'a Table<K>>) -> Self {
-        let ranks = vec![0; tables.len()];
-        Self { tables, ranks }
-    }
-
-    fn smallest(&self) -> Option<K> {
-        let heads = self.tables.iter().zip(&self.ranks).filter_map(|(table, rank)| table.sorted(*rank));
-        heads.map(|entry| entry.key).min()
+    fn new(tables: impl Iterator<Item = &'a Table<K>>) -> Self {
+        let heads = tables.map(|table| Head { table, rank: 0, entry: table.sorted(0) }).collect();
+        let mut cursor = Self { heads, smallest: None };
+        cursor.look_ahead();
+        cursor
     }
 
     fn interface(&self) -> Option<u16> {
-        self.smallest().map(|key| key.parts().interface)
+        self.smallest.map(|(_, interface)| interface)
+    }
+
+    fn look_ahead(&mut self) {
+        let keys = self.heads.iter().filter_map(|head| head.entry).map(|entry| entry.key);
+        self.smallest = keys.min().map(|key| (key, key.parts().interface));
     }
 
     fn next(&mut self) -> Option<FinishedFlow> {
-        let key = self.smallest()?;
+        let (key, _) = self.smallest?;
         let mut sum: Option<(Counts, Option<Detail>)> = None;
-        for (table, rank) in self.tables.iter().zip(&mut self.ranks) {
-            let Some(entry) = table.sorted(*rank).filter(|entry| entry.key == key) else { continue };
-            let detail = table.sorted_detail(*rank);
+        for head in &mut self.heads {
+            let Some(entry) = head.entry.filter(|entry| entry.key == key) else { continue };
+            let detail = head.table.sorted_detail(head.rank);
             match &mut sum {
                 None => sum = Some((entry.counts, detail.copied())),
                 Some((counts, known)) => {
@@ -94,8 +103,10 @@ impl<'a, K: FlowKey> Cursor<'a, K> {
                     }
                 }
             }
-            *rank += 1;
+            head.rank += 1;
+            head.entry = head.table.sorted(head.rank);
         }
+        self.look_ahead();
         sum.map(|(counts, detail)| FinishedFlow { key: key.parts(), counts, detail })
     }
 }

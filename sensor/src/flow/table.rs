@@ -3,8 +3,9 @@
 //! A flow costs one cache miss or two, and nothing else matters once there are many. So the table is two arrays: dense
 //! entries in the order in which flows were first seen, and an index of eight-byte slots (open addressing, linear
 //! probing) that hold an entry's number and 32 bits of its hash. The index alone is rehashed when the table grows; the
-//! entries stay where they are. [`Table::observe`] takes packets in batches and asks the memory for the slots and
-//! entries of a whole batch before it needs the first, which halves the cost of many flows.
+//! entries stay where they are. Packets come in batches: each is announced while the batch gathers, so that the memory
+//! has its slot ready, and the entries of a whole batch are asked for before the first is needed. This halves the cost of
+//! many flows.
 //!
 //! The table knows no bound: whoever fills it asks [`Table::len`] first (see [`crate::worker`]).
 
@@ -21,6 +22,8 @@ use crate::sys::{memory, prefetch};
 pub struct Observation<K> {
     /// The flow it belongs to.
     pub key: K,
+    /// What [`Table::announce`] answered for the key.
+    pub hash: u64,
     /// When it was captured, nanoseconds since the epoch.
     pub time_ns: u64,
     /// Its IP length.
@@ -29,7 +32,7 @@ pub struct Observation<K> {
     pub tcp_flags: u8,
 }
 
-/// A bounded number of packets on their way into a table.
+/// How many packets make a batch: more than memory can fetch at once, and few enough to stay in the nearest cache.
 pub const BATCH_PACKETS: usize = 32;
 
 /// A flow and its counts.
@@ -84,30 +87,28 @@ impl<K: FlowKey> Table<K> {
         self.index.fill(Slot::EMPTY);
     }
 
-    /// Counts a batch of packets (at most [`BATCH_PACKETS`]; more are taken in several).
-    pub fn observe(&mut self, packets: &[Observation<K>]) {
-        for batch in packets.chunks(BATCH_PACKETS) {
-            self.reserve(batch.len());
-            let mut hashes = [0; BATCH_PACKETS];
-            if self.entries.len() < FLOWS_IN_CACHE {
-                for packet in batch {
-                    let hash = self.hasher.hash_one(packet.key);
-                    self.observe_one(packet, hash);
-                }
-                continue;
-            }
-            for (hash, packet) in hashes.iter_mut().zip(batch) {
-                *hash = self.hasher.hash_one(packet.key);
-                prefetch::for_write(&self.index, self.home(*hash));
-            }
-            for hash in hashes.iter().take(batch.len()) {
-                if let Some(slot) = self.index.get(self.home(*hash)) {
+    /// Tells the table that a packet with this key will come in the next batch, and answers the key's hash.
+    #[inline]
+    pub fn announce(&self, key: K) -> u64 {
+        let hash = self.hasher.hash_one(key);
+        if self.entries.len() >= FLOWS_IN_CACHE {
+            prefetch::for_write(&self.index, self.home(hash));
+        }
+        hash
+    }
+
+    /// Counts a batch of packets, each announced to this table.
+    pub fn observe(&mut self, batch: &[Observation<K>]) {
+        self.reserve(batch.len());
+        if self.entries.len() >= FLOWS_IN_CACHE {
+            for packet in batch {
+                if let Some(slot) = self.index.get(self.home(packet.hash)) {
                     prefetch::for_write(&self.entries, slot.entry());
                 }
             }
-            for (packet, hash) in batch.iter().zip(hashes) {
-                self.observe_one(packet, hash);
-            }
+        }
+        for packet in batch {
+            self.observe_one(packet);
         }
     }
 
@@ -163,8 +164,8 @@ impl<K: FlowKey> Table<K> {
     }
 
     #[inline]
-    fn observe_one(&mut self, packet: &Observation<K>, hash: u64) {
-        match self.find(packet.key, hash) {
+    fn observe_one(&mut self, packet: &Observation<K>) {
+        match self.find(packet.key, packet.hash) {
             Ok(entry) => {
                 if let Some(entry) = self.entries.get_mut(entry) {
                     entry.counts.observe(packet.time_ns, packet.ip_bytes, packet.tcp_flags);
@@ -172,7 +173,7 @@ impl<K: FlowKey> Table<K> {
             }
             Err(slot) => {
                 let counts = Counts::of_packet(packet.time_ns, packet.ip_bytes, packet.tcp_flags);
-                self.insert(slot, hash, Entry { key: packet.key, counts });
+                self.insert(slot, packet.hash, Entry { key: packet.key, counts });
             }
         }
     }
@@ -211,7 +212,7 @@ impl<K: FlowKey> Table<K> {
     /// Makes sure that `more` flows find a free slot each, and at most three slots in four are taken.
     #[inline]
     fn reserve(&mut self, more: usize) {
-        if (self.entries.len() + more) * 4 > self.index.len() * 3 {
+        while (self.entries.len() + more) * 4 > self.index.len() * 3 {
             self.grow();
         }
     }
@@ -309,9 +310,15 @@ mod tests {
         let mut table = Table::new(1);
         let packets: Vec<_> = (0..200_000_u32)
             .chain(0..100_000)
-            .map(|n| Observation { key: key(n), time_ns: u64::from(n), ip_bytes: 40, tcp_flags: 2 })
+            .map(|n| Observation {
+                key: key(n),
+                hash: table.announce(key(n)),
+                time_ns: u64::from(n),
+                ip_bytes: 40,
+                tcp_flags: 2,
+            })
             .collect();
-        table.observe(&packets);
+        packets.chunks(BATCH_PACKETS).for_each(|batch| table.observe(batch));
         assert_eq!(table.len(), 200_000);
         let rows = rows(&mut table);
         assert!(rows.is_sorted_by_key(|(key, _)| *key));
@@ -360,8 +367,8 @@ mod tests {
                 let counts = Counts::of_packet(time_ns, ip_bytes, tcp_flags);
                 let key4 = Key4::new(0, Direction::Unknown, a, b as u32, ports);
                 let key6 = Key6::new(0, Direction::Unknown, u128::from(a), b, ports);
-                batch4.push(Observation { key: key4, time_ns, ip_bytes, tcp_flags });
-                batch6.push(Observation { key: key6, time_ns, ip_bytes, tcp_flags });
+                batch4.push(Observation { key: key4, hash: table4.announce(key4), time_ns, ip_bytes, tcp_flags });
+                batch6.push(Observation { key: key6, hash: table6.announce(key6), time_ns, ip_bytes, tcp_flags });
                 plain4.entry(key4).and_modify(|known| known.add(&counts)).or_insert(counts);
                 plain6.entry(key6).and_modify(|known| known.add(&counts)).or_insert(counts);
             }

@@ -8,26 +8,33 @@
 #[inline]
 pub fn for_write<T>(table: &[T], index: usize) {
     if let Some(slot) = table.get(index) {
-        prefetch_line(slot);
+        let first = std::ptr::from_ref(slot).cast::<u8>();
+        prefetch_line(first);
+        // Whether a large slot reaches into a second line is cheaper asked for than found out.
+        if size_of::<T>() > SLOT_IN_LINE_BYTES {
+            prefetch_line(first.wrapping_add(size_of::<T>() - 1));
+        }
     }
 }
 
-/// Hints the cache line in which `slot` begins. A slot that spans two lines gets only its first.
+/// A slot of a power of two of bytes up to this never reaches into a second cache line.
+const SLOT_IN_LINE_BYTES: usize = 16;
+
+/// Hints the cache line that holds `byte`.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn prefetch_line<T>(slot: &T) {
+fn prefetch_line(byte: *const u8) {
     use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
 
-    let line = core::ptr::from_ref(slot).cast::<i8>();
     // SAFETY: a prefetch neither faults nor changes memory, whatever the address, and SSE, which brought the
-    // instruction, is part of every x86-64. The address is that of a live reference besides.
-    unsafe { _mm_prefetch::<_MM_HINT_ET0>(line) }
+    // instruction, is part of every x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(byte.cast()) }
 }
 
 /// No stable intrinsic for this processor: the table is only slower.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-fn prefetch_line<T>(_slot: &T) {}
+fn prefetch_line(_byte: *const u8) {}
 
 #[cfg(test)]
 mod tests {

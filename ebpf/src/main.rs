@@ -1,0 +1,79 @@
+//! The kernel side of flowtap: attach points, a few lines each.
+//!
+//! [`flows`] counts what passes an interface, [`verdict`] what the kernel drops, and why. Both only look: a packet always
+//! goes on as it came. [`headers`] reads a frame, [`wire`] turns super-packets into what is sent on the wire, [`maps`] is
+//! all memory there is. What crosses to the sensor is defined in `flowtap_abi`.
+//!
+//! The programs are built for one verifier and one instruction set; where ordinary Rust would be unsound or is missing
+//! there, a comment says so: packet bytes are read in place and unaligned, as the kernel permits on every machine this
+//! is built for, and counters are added to with the instruction itself, as the target has no atomic types.
+
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "the target has no atomic types; the intrinsic is the one way to its instruction"
+)]
+
+mod flows;
+mod fragments;
+mod headers;
+mod maps;
+mod verdict;
+mod wire;
+mod yardstick;
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, classifier, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext, TcContext},
+};
+use flowtap_abi::Direction;
+use headers::Layer;
+
+/// TCX ingress of an interface with Ethernet headers.
+#[classifier]
+fn flow_ingress(context: TcContext) -> i32 {
+    flows::observe(&context, Direction::Ingress, Layer::Ethernet)
+}
+
+/// TCX egress of an interface with Ethernet headers.
+#[classifier]
+fn flow_egress(context: TcContext) -> i32 {
+    flows::observe(&context, Direction::Egress, Layer::Ethernet)
+}
+
+/// TCX ingress of an interface without a link layer: tun, WireGuard.
+#[classifier]
+fn flow_ingress_l3(context: TcContext) -> i32 {
+    flows::observe(&context, Direction::Ingress, Layer::Ip)
+}
+
+/// TCX egress of an interface without a link layer.
+#[classifier]
+fn flow_egress_l3(context: TcContext) -> i32 {
+    flows::observe(&context, Direction::Egress, Layer::Ip)
+}
+
+/// The kernel frees a packet that did not reach its end.
+#[btf_tracepoint(function = "kfree_skb")]
+fn verdict_btf(context: BtfTracePointContext) -> i32 {
+    verdict::observe(&context)
+}
+
+/// The same for kernels whose BTF does not describe the tracepoint well enough for the program above.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+fn verdict_raw(context: RawTracePointContext) -> i32 {
+    verdict::observe(&context)
+}
+
+/// The helpers that read kernel memory are for programs under a licence compatible with the kernel's.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never reached: the verifier refuses a program from which it could be.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

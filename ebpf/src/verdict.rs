@@ -1,0 +1,247 @@
+//! What the kernel drops, and why.
+//!
+//! Authority: the kernel's tracepoint `skb:kfree_skb`, whose first argument is the packet and whose third the reason
+//! (`include/net/dropreason-core.h`). Reasons and structures differ between kernels, so their numbers and offsets are
+//! no part of this program: the loader finds them in the running kernel's type information and sets the globals below
+//! before the program is verified, for which they are constants.
+//!
+//! The packet is the kernel's own, in whatever state its drop left it. Every read is checked; one that fails means there
+//! is nothing to say.
+
+use crate::{
+    flows, fragments,
+    headers::{self, Bytes, Fragment, Ip, Plain, Stop, Transport},
+    maps, wire,
+};
+use aya_ebpf::{
+    helpers::{bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+use flowtap_abi::{Direction, FragmentKey, OverflowKind, VerdictKey};
+
+/// Inode number of the network namespace that is watched: the tracepoint sees all of them.
+#[unsafe(no_mangle)]
+static WATCHED_NAMESPACE: u32 = 0;
+
+// Offsets in bytes: `struct sk_buff`.
+#[unsafe(no_mangle)]
+static SKB_HEAD: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_DATA: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_TAIL: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_END: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_LEN: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_NETWORK_HEADER: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_PROTOCOL: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_DEVICE: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_IN_INTERFACE: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_SOCKET: u32 = 0;
+// `struct skb_shared_info`.
+#[unsafe(no_mangle)]
+static SHARED_GSO_SIZE: u32 = 0;
+#[unsafe(no_mangle)]
+static SHARED_GSO_SEGMENTS: u32 = 0;
+// `struct net_device`, `struct sock` and `struct net`.
+#[unsafe(no_mangle)]
+static DEVICE_INDEX: u32 = 0;
+#[unsafe(no_mangle)]
+static DEVICE_NAMESPACE: u32 = 0;
+#[unsafe(no_mangle)]
+static SOCKET_NAMESPACE: u32 = 0;
+#[unsafe(no_mangle)]
+static NAMESPACE_INODE: u32 = 0;
+
+/// The arguments of a tracepoint, however the program is attached to it.
+pub(crate) trait Arguments {
+    fn argument(&self, index: usize) -> u64;
+}
+
+impl Arguments for BtfTracePointContext {
+    #[inline(always)]
+    fn argument(&self, index: usize) -> u64 {
+        self.arg(index)
+    }
+}
+
+impl Arguments for RawTracePointContext {
+    #[inline(always)]
+    fn argument(&self, index: usize) -> u64 {
+        self.arg(index)
+    }
+}
+
+/// Counts one dropped packet, if its reason is asked for and its namespace watched.
+#[inline(always)]
+pub(crate) fn observe(context: &impl Arguments) -> i32 {
+    let skb = context.argument(0);
+    let reason = context.argument(2) as u32;
+    if maps::drop_reason_wanted(reason) {
+        count(skb, reason).unwrap_or_default();
+    }
+    0
+}
+
+/// `None` means that the packet is none of ours.
+#[inline(always)]
+fn count(skb: u64, reason: u32) -> Option<()> {
+    let (interface, direction) = place(skb)?;
+    let dropped = Dropped::new(skb)?;
+    let key = VerdictKey {
+        interface,
+        reason,
+        src: [0; 16],
+        dst: [0; 16],
+        ports: [0; 4],
+        protocol: 0,
+        direction: direction as u8,
+        version: 0,
+        zero: 0,
+    };
+    match field::<u16>(skb, &SKB_PROTOCOL)? {
+        headers::IPV4 => {
+            let ip = headers::ipv4(&dropped, 0).ok()?;
+            let (src, dst) = (fragments::widened(ip.src), fragments::widened(ip.dst));
+            let pieces = fragments::key_v4(interface, direction, &ip);
+            count_packet(VerdictKey { src, dst, version: 4, ..key }, &dropped, &ip, pieces)
+        }
+        headers::IPV6 => {
+            let ip = headers::ipv6(&dropped, 0).ok()?;
+            let pieces = fragments::key_v6(interface, direction, &ip);
+            count_packet(VerdictKey { src: ip.src, dst: ip.dst, version: 6, ..key }, &dropped, &ip, pieces)
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn count_packet<A>(key: VerdictKey, dropped: &Dropped, ip: &Ip<A>, pieces: FragmentKey) -> Option<()> {
+    let (transport, protocol) = match ip.fragment {
+        _ if !ip.walked => (Transport::NONE, ip.protocol),
+        Fragment::Later(id) => {
+            fragments::recall(FragmentKey { id, ..pieces }).unwrap_or((Transport::NONE, ip.protocol))
+        }
+        // Ports that were not in the readable part of the packet are not worth its count.
+        _ => (headers::transport(dropped, 0, ip).unwrap_or(Transport::NONE), ip.protocol),
+    };
+    let key = VerdictKey { ports: transport.ports, protocol, ..key };
+    // SAFETY: the helper has no arguments and no precondition. Tracing programs have no coarse clock.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let new = wire::on_wire(dropped, ip, &transport).counted(now_ns, transport.marks);
+    let counted = if maps::second_generation() {
+        maps::count(&maps::VERDICTS_B, &key, &new)
+    } else {
+        maps::count(&maps::VERDICTS_A, &key, &new)
+    };
+    if let Err(error) = counted {
+        // SAFETY: twelve words without padding, for which any bytes are valid.
+        let words: [u32; 12] = unsafe { core::mem::transmute(key) };
+        flows::overflow(OverflowKind::Verdict, words, key.interface, &new, error);
+    }
+    Some(())
+}
+
+/// Interface and direction of a packet in the watched namespace.
+///
+/// A received packet still stands at the interface it came in by, even in the forwarding hook. One that the host sends
+/// has no interface until routing is done with it; then its socket knows the namespace.
+#[inline(always)]
+fn place(skb: u64) -> Option<(u32, Direction)> {
+    let device: u64 = field(skb, &SKB_DEVICE)?;
+    let (namespace, interface): (u64, u32) = if device == 0 {
+        let socket: u64 = field(skb, &SKB_SOCKET)?;
+        (field(socket, &SOCKET_NAMESPACE)?, 0)
+    } else {
+        (field(device, &DEVICE_NAMESPACE)?, field(device, &DEVICE_INDEX)?)
+    };
+    let inode: u32 = field(namespace, &NAMESPACE_INODE)?;
+    let came_in_by: u32 = field(skb, &SKB_IN_INTERFACE)?;
+    let direction = if interface != 0 && came_in_by == interface { Direction::Ingress } else { Direction::Egress };
+    (inode == global(&WATCHED_NAMESPACE)).then_some((interface, direction))
+}
+
+/// The memory of a dropped packet from its IP header on.
+struct Dropped {
+    start: u64,
+    /// Offset where what can be read ends.
+    readable_bytes: u32,
+    bytes: u32,
+    gso_bytes: u16,
+    gso_segments: u16,
+}
+
+impl Dropped {
+    #[inline(always)]
+    fn new(skb: u64) -> Option<Self> {
+        let head: u64 = field(skb, &SKB_HEAD)?;
+        let data: u64 = field(skb, &SKB_DATA)?;
+        let tail: u32 = field(skb, &SKB_TAIL)?;
+        let end: u32 = field(skb, &SKB_END)?;
+        let left_bytes: u32 = field(skb, &SKB_LEN)?;
+        let network_header: u16 = field(skb, &SKB_NETWORK_HEADER)?;
+        let shared = head + u64::from(end);
+        let start = head + u64::from(network_header);
+        // `data` moves past each header as it is dealt with, and the length shrinks with it: together they still say
+        // where the packet ends.
+        let end_of_packet = data + u64::from(left_bytes);
+        Some(Self {
+            start,
+            readable_bytes: tail.saturating_sub(u32::from(network_header)),
+            bytes: end_of_packet.saturating_sub(start) as u32,
+            gso_bytes: field(shared, &SHARED_GSO_SIZE)?,
+            gso_segments: field(shared, &SHARED_GSO_SEGMENTS)?,
+        })
+    }
+}
+
+impl Bytes for Dropped {
+    #[inline(always)]
+    fn need<T: Plain>(&self, at: usize) -> Result<T, Stop> {
+        if at + size_of::<T>() > self.readable_bytes as usize {
+            return Err(Stop::Short);
+        }
+        read(self.start + at as u64).ok_or(Stop::Short)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.bytes
+    }
+
+    #[inline(always)]
+    fn gso_bytes(&self) -> u32 {
+        u32::from(self.gso_bytes)
+    }
+
+    #[inline(always)]
+    fn gso_segments(&self) -> u32 {
+        u32::from(self.gso_segments)
+    }
+}
+
+/// The member of a structure at `structure`, whose offset is a global.
+#[inline(always)]
+fn field<T: Plain>(structure: u64, offset: &'static u32) -> Option<T> {
+    read(structure + u64::from(global(offset)))
+}
+
+/// A plain value in the kernel's memory.
+#[inline(always)]
+fn read<T: Plain>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address, and any bytes are a `T`.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
+/// A global as the loader set it, which the compiler must not take for what is written here.
+#[inline(always)]
+fn global(word: &'static u32) -> u32 {
+    // SAFETY: a reference is valid to read.
+    unsafe { core::ptr::from_ref(word).read_volatile() }
+}

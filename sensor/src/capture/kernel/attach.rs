@@ -1,0 +1,211 @@
+//! Attaches the programs, and takes them off again.
+//!
+//! Programs are attached as TCX links (Linux 6.6): several programs live at one hook side by side, ours is the last of
+//! those present, and the kernel takes a link away with the process that holds it, however that ends.
+
+use super::verdicts::{DropReasons, VerdictSource};
+use crate::sys::interface;
+use aya::{
+    BtfError, Ebpf,
+    maps::{Array, MapError},
+    programs::{
+        BtfTracePoint, LinkOrder, ProgramError, RawTracePoint, SchedClassifier, TcAttachType,
+        tc::{SchedClassifierLink, TcAttachOptions},
+    },
+};
+use std::{collections::HashMap, io};
+
+/// An interface that programs can be attached to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// The kernel's index, which stands in flow keys.
+    pub index: u32,
+    /// Whether frames begin with an Ethernet header.
+    pub ethernet: bool,
+}
+
+/// Why something could not be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// There is no such interface.
+    #[error("interface {name}: {cause}")]
+    Device {
+        /// Its name.
+        name: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Frames of this interface begin with a header that is not known.
+    #[error("interface {name} has frames of hardware type {hardware_type}, which are not known")]
+    LinkLayer {
+        /// Its name.
+        name: String,
+        /// The number in `linux/if_arp.h`.
+        hardware_type: u16,
+    },
+    /// The kernel refuses a program, or to attach it.
+    #[error("program {program}: {cause}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel said.
+        #[source]
+        cause: Box<ProgramError>,
+    },
+    /// The kernel's type information is not to the loader's liking.
+    #[error("the kernel's type information")]
+    Btf(#[from] BtfError),
+    /// The wanted drop reasons could not be stored.
+    #[error("the wanted drop reasons could not be stored")]
+    DropReasons(#[from] MapError),
+    /// The object was built from something else.
+    #[error("the kernel side has no {name}")]
+    Missing {
+        /// Program or map.
+        name: &'static str,
+    },
+}
+
+impl Device {
+    /// The interface of that name in the caller's network namespace.
+    ///
+    /// # Errors
+    /// There is none, or its link layer is not known.
+    pub fn find(name: &str) -> Result<Self, TapError> {
+        let device = |cause| TapError::Device { name: name.to_owned(), cause };
+        let index = interface::index(name).map_err(device)?;
+        let hardware_type = interface::hardware_type(name).map_err(device)?;
+        let ethernet = match hardware_type {
+            ARPHRD_ETHER | ARPHRD_LOOPBACK => true,
+            // Tunnels whose frames are IP packets.
+            ARPHRD_NONE | ARPHRD_RAWIP | ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE => false,
+            _ => return Err(TapError::LinkLayer { name: name.to_owned(), hardware_type }),
+        };
+        Ok(Self { name: name.to_owned(), index, ethernet })
+    }
+}
+
+// Hardware types of linux/if_arp.h.
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_RAWIP: u16 = 519;
+const ARPHRD_TUNNEL: u16 = 768;
+const ARPHRD_TUNNEL6: u16 = 769;
+const ARPHRD_LOOPBACK: u16 = 772;
+const ARPHRD_SIT: u16 = 776;
+const ARPHRD_IPGRE: u16 = 778;
+const ARPHRD_NONE: u16 = 0xfffe;
+
+/// The programs, and where they are attached. Dropping it detaches everything.
+#[derive(Debug)]
+pub struct Taps {
+    object: Ebpf,
+    reasons: DropReasons,
+    links: HashMap<u32, [SchedClassifierLink; 2]>,
+}
+
+impl Taps {
+    pub(super) fn new(object: Ebpf, reasons: DropReasons) -> Self {
+        Self { object, reasons, links: HashMap::new() }
+    }
+
+    /// Counts what passes `device` from now on, in both directions; once, however often it is called.
+    ///
+    /// # Errors
+    /// The kernel refuses. Then nothing stays attached.
+    pub fn attach(&mut self, device: &Device) -> Result<(), TapError> {
+        if self.links.contains_key(&device.index) {
+            return Ok(());
+        }
+        let (ingress, egress) =
+            if device.ethernet { ("flow_ingress", "flow_egress") } else { ("flow_ingress_l3", "flow_egress_l3") };
+        let links =
+            [self.tap(ingress, device, TcAttachType::Ingress)?, self.tap(egress, device, TcAttachType::Egress)?];
+        self.links.insert(device.index, links);
+        Ok(())
+    }
+
+    /// Stops counting at the interface of that index; whether it was counted.
+    pub fn detach(&mut self, index: u32) -> bool {
+        self.links.remove(&index).is_some()
+    }
+
+    /// Indexes of the interfaces that are counted.
+    pub fn attached(&self) -> impl Iterator<Item = u32> {
+        self.links.keys().copied()
+    }
+
+    /// The running kernel's drop reasons.
+    pub fn reasons(&self) -> &DropReasons {
+        &self.reasons
+    }
+
+    /// Asks for drops of these reasons, by number, and for no others.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn want(&mut self, numbers: &[u32]) -> Result<(), TapError> {
+        let map = self.object.map_mut("DROP_REASONS").ok_or(TapError::Missing { name: "DROP_REASONS" })?;
+        let mut wanted: Array<_, u32> = Array::try_from(map)?;
+        for number in 0..wanted.len() {
+            wanted.set(number, u32::from(numbers.contains(&number)), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Counts drops from now on. Where the kernel does not take the typed tracepoint, the raw one serves.
+    ///
+    /// # Errors
+    /// The kernel refuses both.
+    pub fn attach_verdicts(&mut self) -> Result<VerdictSource, TapError> {
+        if self.attach_typed().is_ok() {
+            return Ok(VerdictSource::TypedTracepoint);
+        }
+        self.attach_raw()?;
+        Ok(VerdictSource::RawTracepoint)
+    }
+
+    pub(super) fn attach_typed(&mut self) -> Result<(), TapError> {
+        let btf = aya::Btf::from_sys_fs()?;
+        let program: &mut BtfTracePoint = program(&mut self.object, TYPED)?;
+        program.load("kfree_skb", &btf).map_err(failed(TYPED))?;
+        program.attach().map(drop).map_err(failed(TYPED))
+    }
+
+    pub(super) fn attach_raw(&mut self) -> Result<(), TapError> {
+        let program: &mut RawTracePoint = program(&mut self.object, RAW)?;
+        program.load().map_err(failed(RAW))?;
+        program.attach("kfree_skb").map(drop).map_err(failed(RAW))
+    }
+
+    fn tap(&mut self, name: &'static str, device: &Device, at: TcAttachType) -> Result<SchedClassifierLink, TapError> {
+        let program = self.classifier(name)?;
+        let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+        let link = program.attach_with_options(&device.name, at, last).map_err(failed(name))?;
+        program.take_link(link).map_err(failed(name))
+    }
+
+    /// A program for a network hook, verified and loaded if it was not yet.
+    pub(super) fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, TapError> {
+        let program: &mut SchedClassifier = program(&mut self.object, name)?;
+        if program.fd().is_err() {
+            program.load().map_err(failed(name))?;
+        }
+        Ok(program)
+    }
+}
+
+const TYPED: &str = "verdict_btf";
+const RAW: &str = "verdict_raw";
+
+fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, TapError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    object.program_mut(name).ok_or(TapError::Missing { name })?.try_into().map_err(failed(name))
+}
+
+fn failed(program: &'static str) -> impl Fn(ProgramError) -> TapError {
+    move |cause| TapError::Program { program, cause: Box::new(cause) }
+}

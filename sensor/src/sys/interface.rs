@@ -1,0 +1,75 @@
+//! An interface's index and the kind of its link layer.
+//!
+//! Authority: netdevice(7). Asked of the kernel by the caller's own network namespace, where `/sys` may show another's.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixDatagram,
+    },
+};
+
+/// The kernel's index of the interface `name`.
+///
+/// # Errors
+/// There is no such interface.
+pub fn index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: `name` is a string that ends with zero and outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 { Err(io::Error::last_os_error()) } else { Ok(index) }
+}
+
+/// The ARP hardware type of the interface `name`, as in `linux/if_arp.h`: 1 is Ethernet, 65534 no link layer.
+///
+/// # Errors
+/// There is no such interface, or no socket to ask through.
+pub fn hardware_type(name: &str) -> io::Result<u16> {
+    // Any socket will do to ask through; this one needs neither address nor interface.
+    let socket = UnixDatagram::unbound()?;
+    let mut request = Request { name: [0; libc::IFNAMSIZ], family: 0, rest: [0; REQUEST_REST_BYTES] };
+    // The last byte stays zero.
+    if name.is_empty() || name.len() >= request.name.len() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in request.name.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads the name and writes the address of one `ifreq`, whose size and layout `Request` has.
+    let answer = unsafe { libc::ioctl(fd, libc::SIOCGIFHWADDR, &raw mut request) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(request.family) }
+}
+
+/// An `ifreq` whose union holds a socket address: its family is the hardware type.
+#[repr(C, align(8))]
+struct Request {
+    name: [u8; libc::IFNAMSIZ],
+    family: u16,
+    rest: [u8; REQUEST_REST_BYTES],
+}
+
+const REQUEST_REST_BYTES: usize = size_of::<libc::ifreq>() - libc::IFNAMSIZ - size_of::<u16>();
+const _: () = assert!(size_of::<Request>() == size_of::<libc::ifreq>());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_found() {
+        // The kernel makes it first in every namespace. Its hardware type is ARPHRD_LOOPBACK.
+        assert_eq!(index("lo").unwrap(), 1);
+        assert_eq!(hardware_type("lo").unwrap(), 772);
+    }
+
+    #[test]
+    fn impossible_names_are_refused() {
+        for name in ["", "no\0name", "a-name-that-is-far-too-long"] {
+            assert!(index(name).is_err(), "{name:?}");
+            assert!(hardware_type(name).is_err(), "{name:?}");
+        }
+    }
+}
