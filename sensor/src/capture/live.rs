@@ -1,8 +1,12 @@
 //! The packet plane: frames from interfaces, as libpcap hands them over.
 //!
-//! A [`Tap`] opens an interface twice, once for each direction, each with a filter in the kernel (`inbound` and
-//! `outbound` of pcap-filter(7)): so every frame is copied once, its direction is the kernel's own word, and losses are
-//! counted apart. Loopback shows every packet in both directions; only what comes in is taken there.
+//! A [`Tap`] opens an interface twice, once for each direction, each with a filter in the kernel: so every frame is
+//! copied once and cut short there, its direction is the kernel's own word, and losses are counted apart. Loopback shows
+//! every packet in both directions; only what comes in is taken there.
+//!
+//! That filter is set behind libpcap's back. One set by libpcap is run again over the first buffer by libpcap itself,
+//! which does not know a packet's direction there and would drop it all. A filter expression is run over the frames by
+//! [`Filter`], as in a replay, and what it leaves out is counted.
 //!
 //! A [`LiveSource`] reads any number of taps in one thread. It never waits longer than [`WAIT_MILLIS`], and what goes wrong
 //! with one interface ends that interface only.
@@ -10,11 +14,14 @@
 //! What libpcap sees is what the host's stack sees: with segmentation offloads that are super-packets of up to 64 KiB,
 //! counted as one packet each.
 
+use std::io;
+
 use crossbeam_channel::{Receiver, Sender};
 use pcap::{Active, Capture, Precision};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{SockFilter, SockRef};
 
-use super::{BLOCK_BYTES, Block, CaptureDrop, CaptureError, Direction, Fill, Frame, LinkType, Roster, Source};
+use super::{BLOCK_BYTES, Block, CaptureDrop, CaptureError, Direction, Fill, Filter, Frame, LinkType, Roster, Source};
 use crate::feed::Clock;
 use crate::time::{NANOS_PER_SEC, Timestamp};
 
@@ -23,8 +30,6 @@ use crate::time::{NANOS_PER_SEC, Timestamp};
 pub struct TapOptions {
     /// Memory that the kernel fills while the reader is busy, for each direction.
     pub buffer_bytes: u32,
-    /// A further filter expression, run in the kernel.
-    pub filter: Option<String>,
 }
 
 /// An interface that is open.
@@ -48,13 +53,14 @@ struct Lane {
 }
 
 /// Why an interface can't be watched.
-#[derive(Debug, PartialEq, thiserror::Error)]
-#[error("{interface}: {cause}")]
-pub struct TapError {
-    /// Its name.
-    pub interface: String,
-    /// libpcap's own words.
-    pub cause: pcap::Error,
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// libpcap refused.
+    #[error(transparent)]
+    Pcap(#[from] pcap::Error),
+    /// The kernel refused the filter that tells the directions apart.
+    #[error("the filter for one direction: {0}")]
+    Filter(#[from] io::Error),
 }
 
 /// What a source is told while it runs.
@@ -63,13 +69,8 @@ pub enum Command {
     Attach(Tap),
     /// Read what is left of the tap of this serial, and close it.
     Detach(u64),
-    /// Go over to another filter expression at this time.
-    Filter {
-        /// When.
-        from: Timestamp,
-        /// The expression; `None` selects everything.
-        expression: Option<String>,
-    },
+    /// Go over to another filter; `None` selects everything.
+    Select(Option<Box<Filter>>),
     /// Read what is left of all, and end.
     Stop,
 }
@@ -78,12 +79,12 @@ impl Tap {
     /// Opens the interface called `name`, which has the index `interface` here.
     ///
     /// # Errors
-    /// When it isn't there, isn't up, or the rights to open it or the meaning of the filter are missing.
+    /// When it isn't there, isn't up, or the rights to open it are missing.
     pub fn open(serial: u64, interface: u16, name: &str, options: &TapOptions) -> Result<Self, TapError> {
         let directions: &[_] =
             if name == LOOPBACK { &[Direction::Ingress] } else { &[Direction::Ingress, Direction::Egress] };
         let lanes = directions.iter().map(|direction| Lane::open(name, *direction, options));
-        let lanes = lanes.collect::<Result<_, _>>().map_err(|cause| TapError { interface: name.to_owned(), cause })?;
+        let lanes = lanes.collect::<Result<_, _>>()?;
         Ok(Self { serial, interface, name: name.to_owned(), lanes, closes_at: None })
     }
 }
@@ -105,7 +106,7 @@ impl Tap {
 const LOOPBACK: &str = "lo";
 
 impl Lane {
-    fn open(name: &str, direction: Direction, options: &TapOptions) -> Result<Self, pcap::Error> {
+    fn open(name: &str, direction: Direction, options: &TapOptions) -> Result<Self, TapError> {
         let capture = Capture::from_device(name)?
             .snaplen(SNAP_BYTES)
             .timeout(RETIRE_MILLIS)
@@ -115,18 +116,14 @@ impl Lane {
             .open()?;
         let capture = capture.setnonblock()?;
         let link_type = u16::try_from(capture.get_datalink().0).map_or(LinkType::Unsupported, LinkType::from_number);
-        let mut lane = Self { capture, direction, link_type, drops_seen: 0 };
-        lane.select(options.filter.as_deref())?;
-        Ok(lane)
-    }
-
-    /// Tells the kernel what to hand over: this direction, and of it what `expression` selects.
-    fn select(&mut self, expression: Option<&str>) -> Result<(), pcap::Error> {
-        let way = if self.direction == Direction::Egress { "outbound" } else { "inbound" };
-        match expression {
-            Some(expression) => self.capture.filter(&format!("{way} and ({expression})"), true),
-            None => self.capture.filter(way, true),
-        }
+        // What comes before the kernel's filter is there is sorted out by libpcap.
+        let (way, filter) = match direction {
+            Direction::Egress => (pcap::Direction::Out, only_outgoing(true)),
+            Direction::Ingress | Direction::Unknown => (pcap::Direction::In, only_outgoing(false)),
+        };
+        capture.direction(way)?;
+        SockRef::from(&capture).attach_filter(&filter)?;
+        Ok(Self { capture, direction, link_type, drops_seen: 0 })
     }
 
     /// Adds what has come to `block`, as far as it has room.
@@ -153,11 +150,34 @@ impl Lane {
     /// How many packets were lost since the last call.
     fn drops(&mut self) -> u64 {
         let Ok(stat) = self.capture.stats() else { return 0 };
-        let lost = stat.dropped.wrapping_sub(self.drops_seen);
-        self.drops_seen = stat.dropped;
-        lost.into()
+        since(&mut self.drops_seen, stat.dropped)
     }
 }
+
+/// How far a counter that wraps has come since it was `seen`.
+fn since(seen: &mut u32, now: u32) -> u64 {
+    now.wrapping_sub(std::mem::replace(seen, now)).into()
+}
+
+/// The kernel's filter for one direction: classic BPF that looks at the packet's type (linux/filter.h, packet(7)) and
+/// keeps [`SNAP_BYTES`] of what it selects.
+fn only_outgoing(is_wanted: bool) -> [SockFilter; 4] {
+    let (if_outgoing, else_) = if is_wanted { (0, 1) } else { (1, 0) };
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, PACKET_TYPE),
+        SockFilter::new(JUMP_IF_EQUAL, if_outgoing, else_, PACKET_OUTGOING),
+        SockFilter::new(RETURN, 0, 0, SNAP_BYTES.cast_unsigned()),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
+}
+
+/// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K` and `BPF_RET | BPF_K`.
+const LOAD_WORD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`, where the kernel's filters find the packet's type.
+const PACKET_TYPE: u32 = 0xffff_f004;
+const PACKET_OUTGOING: u32 = 4;
 
 /// With nanosecond precision libpcap's field for microseconds holds nanoseconds.
 fn timestamp(header: &pcap::PacketHeader) -> Timestamp {
@@ -177,8 +197,7 @@ pub struct LiveSource {
     /// Which tap is read first: each in its turn, so that none starves while blocks are full.
     turn: usize,
     drops_due: Timestamp,
-    /// A filter expression whose time is to come.
-    next_filter: Option<(Timestamp, Option<String>)>,
+    filter: Option<Box<Filter>>,
     /// When to end, once told to stop.
     ends_at: Option<Timestamp>,
 }
@@ -194,7 +213,7 @@ impl LiveSource {
             clock,
             turn: 0,
             drops_due: Timestamp::default(),
-            next_filter: None,
+            filter: None,
             ends_at: None,
         }
     }
@@ -210,14 +229,8 @@ impl LiveSource {
                     let mine = self.taps.iter_mut().filter(|tap| tap.serial == serial);
                     mine.for_each(|tap| tap.closes_at = Some(later(now)));
                 }
-                Command::Filter { from, expression } => self.next_filter = Some((from, expression)),
+                Command::Select(filter) => self.filter = filter,
                 Command::Stop => self.ends_at = Some(later(now)),
-            }
-        }
-        if let Some((_, expression)) = self.next_filter.take_if(|(from, _)| now >= *from) {
-            for tap in &mut self.taps {
-                let selected = tap.lanes.iter_mut().try_for_each(|lane| lane.select(expression.as_deref()));
-                tap.close_after(selected, now, &self.lost);
             }
         }
     }
@@ -292,6 +305,9 @@ impl Source for LiveSource {
         if block.frames.len() < FRAMES_MAX {
             self.close_taps(now);
         }
+        if let Some(filter) = &mut self.filter {
+            block.excluded = filter.apply(block);
+        }
         if self.ends_at.is_some_and(|at| now.0 >= at.0 + DRAIN_SECS_MAX * NANOS_PER_SEC) {
             self.taps.clear();
         }
@@ -326,3 +342,23 @@ pub const DRAIN_SECS_MAX: u64 = 3;
 
 /// How often the kernel is asked for what it lost.
 const DROPS_EVERY_NS: u64 = NANOS_PER_SEC;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_of_losses_may_wrap() {
+        let mut seen = 0;
+        assert_eq!(since(&mut seen, 7), 7);
+        assert_eq!(since(&mut seen, 7), 0);
+        assert_eq!(since(&mut seen, u32::MAX), u64::from(u32::MAX) - 7);
+        assert_eq!(since(&mut seen, 4), 5, "4,294,967,295 to 0 is one, to 4 is four more");
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        let refusal = Tap::open(0, 0, "no-such-if", &TapOptions { buffer_bytes: 1_000_000 }).err().unwrap();
+        assert!(matches!(refusal, TapError::Pcap(_)), "{refusal}");
+    }
+}

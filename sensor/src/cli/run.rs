@@ -117,7 +117,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         state: state_directory.as_deref().map(StateFile::in_directory),
         user,
         output_directory,
-        reload: Box::new(move || Ok(reloader.reload()?)),
+        reload: Box::new(move || reloader.reload().map_err(|error| format!("{error:#}").into())),
         configuration: plan.configuration,
     };
     match daemon::run(job) {
@@ -163,7 +163,8 @@ impl Plan {
         let configuration = Configuration {
             watch: Watch {
                 patterns: settings.live.watch.clone(),
-                tap: TapOptions { buffer_bytes: settings.live.capture_buffer.bytes(), filter: settings.filter.clone() },
+                tap: TapOptions { buffer_bytes: settings.live.capture_buffer.bytes() },
+                filter: settings.filter.clone(),
             },
             limits: record::limits(&settings, &format, workers, recording.rules.seed),
             recording,

@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, Sender};
 use nix::net::if_::if_nameindex;
 
 use crate::capture::live::{Command, Tap, TapOptions};
-use crate::capture::{Interface, Interfaces, Roster};
+use crate::capture::{Filter, Interface, Interfaces, Roster};
 use crate::config::glob::Glob;
 use crate::time::{NANOS_PER_SEC, Timestamp};
 
@@ -17,6 +17,8 @@ pub struct Watch {
     pub patterns: Vec<Glob>,
     /// How they are opened.
     pub tap: TapOptions,
+    /// The filter expression, which is right; without one everything is selected.
+    pub filter: Option<String>,
 }
 
 /// Keeps the sources supplied with the interfaces that are there.
@@ -54,7 +56,7 @@ impl Watcher {
         sources: Vec<Sender<Command>>,
         lost: Receiver<u64>,
     ) -> Self {
-        Self {
+        let watcher = Self {
             watch,
             next: None,
             interfaces,
@@ -65,7 +67,9 @@ impl Watcher {
             complaints: BTreeMap::new(),
             losses_told: BTreeMap::new(),
             next_serial: 0,
-        }
+        };
+        watcher.select();
+        watcher
     }
 
     /// Watches something else from then on.
@@ -76,7 +80,7 @@ impl Watcher {
     /// Looks once which interfaces there are.
     pub(super) fn scan(&mut self, now: Timestamp) {
         if let Some((_, watch)) = self.next.take_if(|(from, _)| now >= *from) {
-            self.adopt(now, watch);
+            self.adopt(watch);
         }
         let Ok(list) = if_nameindex() else {
             tracing::warn!("the kernel does not list its interfaces; those attached stay attached");
@@ -101,14 +105,18 @@ impl Watcher {
         self.attached.keys().cloned().collect()
     }
 
-    fn adopt(&mut self, now: Timestamp, watch: Watch) {
-        if watch.tap.filter != self.watch.tap.filter {
-            for source in &self.sources {
-                source.send(Command::Filter { from: now, expression: watch.tap.filter.clone() }).ok();
-            }
-        }
+    fn adopt(&mut self, watch: Watch) {
         self.complaints.clear();
         self.watch = watch;
+        self.select();
+    }
+
+    /// Gives the sources their filter. Each has its own: it remembers what it has compiled.
+    fn select(&self) {
+        for source in &self.sources {
+            let filter = self.watch.filter.as_deref().and_then(|expression| Filter::new(expression).ok());
+            source.send(Command::Select(filter.map(Box::new))).ok();
+        }
     }
 
     /// Forgets interfaces that are gone, are another one of the same name, or are wanted no more.
@@ -141,7 +149,7 @@ impl Watcher {
         let serial = self.next_serial;
         let tap = match Tap::open(serial, interface, &name, &self.watch.tap) {
             Ok(tap) => tap,
-            Err(error) => return self.complain(name, format!("can't be watched yet: {}", error.cause)),
+            Err(error) => return self.complain(name, format!("can't be watched yet: {error}")),
         };
         self.next_serial += 1;
         // The worker that has the fewest.
