@@ -188,6 +188,16 @@ impl Planner {
         self.close(worker, &mut closed, plan);
     }
 
+    /// Closes everything before its time: what is open lasted until `now`.
+    fn cut_short(&mut self, worker: usize, now: Timestamp, plan: &mut Vec<Step>) {
+        let mut closed = Vec::new();
+        self.windows.close_all(&mut closed);
+        for window in &mut closed {
+            window.end_ns = window.end_ns.min(now.0).max(window.start_ns + 1);
+        }
+        self.close(worker, &mut closed, plan);
+    }
+
     /// Tells the others that windows closed; `worker` has it in its plan.
     fn close(&mut self, worker: usize, closed: &mut Vec<Window>, plan: &mut Vec<Step>) {
         for window in closed.drain(..) {

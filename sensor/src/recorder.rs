@@ -304,7 +304,7 @@ impl Recorder {
     /// Tells which interfaces lost something in a closed window, and which had nothing.
     fn write_statuses(&mut self, window: Window, written: &Written, losses: &[u16]) -> Result<(), RecorderError> {
         let start_secs = window.start_ns / NANOS_PER_SEC;
-        let last_secs = (window.end_ns / NANOS_PER_SEC).saturating_sub(1);
+        let last_secs = window.end_ns.saturating_sub(1) / NANOS_PER_SEC;
         for interface in losses {
             self.write_status(*interface, start_secs, last_secs, Record::skip_data)?;
             self.counts.rows_skipdata += 1;

@@ -101,7 +101,7 @@ impl Feed for LiveFeed {
             shared = self.wait_for_all(shared);
             *block = Block::default();
             shared.planner.hear(worker, plan);
-            shared.planner.close_all(worker, plan);
+            shared.planner.cut_short(worker, now, plan);
             return Fill::End;
         }
         shared.planner.hear(worker, plan);
