@@ -266,7 +266,8 @@ impl LiveSource {
 
     /// Asks the kernel what it lost, now and then and before a tap is closed.
     fn note_drops(&mut self, now: Timestamp, block: &mut Block) {
-        let due = now >= self.drops_due;
+        // A clock that was set back makes it due as well.
+        let due = now >= self.drops_due || self.drops_due.0 > now.0 + DROPS_EVERY_NS;
         if due {
             self.drops_due = Timestamp(now.0 + DROPS_EVERY_NS);
         }
