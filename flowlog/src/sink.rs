@@ -18,7 +18,7 @@ pub use stream::StreamSink;
 ///
 /// After an error a sink is of no more use: what it has published stays, what it was writing is removed when it is
 /// dropped.
-pub trait Sink {
+pub trait Sink: Send {
     /// Takes one record.
     ///
     /// # Errors
@@ -31,6 +31,13 @@ pub trait Sink {
     /// # Errors
     /// As for [`Sink::write`].
     fn advance(&mut self, end_secs: i64) -> Result<(), SinkError>;
+
+    /// Publishes what can be published without ending the log: directories everything they hold, streams what is in
+    /// their buffers. A single file appears when it is finished.
+    ///
+    /// # Errors
+    /// As for [`Sink::write`].
+    fn publish(&mut self) -> Result<(), SinkError>;
 
     /// Publishes everything. Nothing may be written afterwards.
     ///

@@ -29,6 +29,9 @@ pub trait Source: Send {
 pub enum Fill {
     /// The block holds at least one frame or drop report, or did before its frames were filtered.
     More,
+    /// The block is empty: there is nothing now, and there may be something later. Only live sources say so, after they
+    /// have waited a little, so that intervals close while nothing comes.
+    Idle,
     /// The block is empty: there is nothing left.
     End,
 }
@@ -120,11 +123,13 @@ mod interfaces;
 #[cfg(feature = "ebpf")]
 pub mod kernel;
 mod link_type;
+pub mod live;
 mod merge;
 mod open;
 mod order;
 mod pcap_file;
 mod pcapng;
+mod roster;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -136,3 +141,4 @@ pub use interfaces::{INTERFACES_MAX, Interface, Interfaces};
 pub use link_type::LinkType;
 pub use merge::Merge;
 pub use open::{Input, open, open_reader};
+pub use roster::{Roster, Stay};

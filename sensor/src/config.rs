@@ -1,16 +1,18 @@
 //! Checked configuration: a file, the flags that win over it, and the defaults beneath.
 //!
 //! The words are those of AWS's API and of its flow-log fields. A file is read into a [`RawConfig`], a command line
-//! into [`ReplayOptions`]; together they make [`Settings`], after which nothing is checked again. Nothing here looks
+//! into [`Flags`]; together they make [`Settings`], after which nothing is checked again. Nothing here looks
 //! at the disk: the caller reads the file and passes its text.
 //!
 //! `[[interface]]` tables are asked in the order of the file, and the first whose `name` matches speaks for an
 //! interface. Flags about interfaces speak for all of them.
 
 pub mod document;
+mod effective;
 mod flow_log;
 pub mod glob;
 mod interface;
+mod live;
 mod options;
 mod output;
 mod raw;
@@ -20,7 +22,8 @@ pub mod value;
 
 pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 pub use interface::{InterfaceId, InterfaceSettings, Label};
-pub use options::{ReplayOptions, SummaryFormat};
+pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
+pub use options::{Flags, SummaryFormat};
 pub use output::{Compression, Destination, FileFormat, Output, SegmentMax};
 pub use raw::RawConfig;
 
@@ -63,6 +66,8 @@ pub struct Settings {
     pub quiet: bool,
     /// How to tell what was done.
     pub summary: SummaryFormat,
+    /// What only a live run asks for.
+    pub live: LiveSettings,
     interfaces: Vec<RawInterface>,
     /// What flags and the head of the file say about every interface.
     all_interfaces: InterfaceSettings,
@@ -99,7 +104,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`ConfigError::NeedsDirectory`].
-    pub fn new(file: Option<RawConfig>, flags: ReplayOptions) -> Result<Self, ConfigError> {
+    pub fn new(file: Option<RawConfig>, flags: Flags) -> Result<Self, ConfigError> {
         let mut file = file.unwrap_or_default();
         let output = output(file.take_output(), &flags)?;
         let account_id = flags.account_id.or(file.account_id);
@@ -117,6 +122,17 @@ impl Settings {
             subnet_cidrs: flags.subnet_cidr.iter().map(|cidr| cidr.0).collect(),
             local: flags.local.iter().map(|cidr| cidr.0).collect(),
         };
+        let live = LiveSettings {
+            watch: match flags.live.watch {
+                given if given.is_empty() => file.interface.iter().map(|interface| interface.name.clone()).collect(),
+                given => given,
+            },
+            capture: file.capture.unwrap_or_default(),
+            capture_buffer: flags.live.capture_buffer.or(file.capture_buffer).unwrap_or_default(),
+            user: flags.live.user.or(file.user),
+            control_socket: flags.live.control_socket.or(file.control_socket),
+            state_directory: flags.live.state_directory.or(file.state_directory),
+        };
         let flow_log = file.flow_log;
         Ok(Self {
             account_id,
@@ -129,8 +145,9 @@ impl Settings {
             workers: flags.workers.or(flow_log.workers),
             flow_table_max: flags.flow_table_max.or(flow_log.flow_table_max).unwrap_or_default(),
             output,
-            filter: flags.filter,
-            policy: flags.policy,
+            filter: flags.filter.or(file.filter),
+            policy: flags.policy.or(file.policy),
+            live,
             quiet: flags.quiet,
             summary: flags.summary,
             interfaces: file.interface,
@@ -150,7 +167,7 @@ impl Settings {
     }
 }
 
-fn output(file: Option<RawOutput>, flags: &ReplayOptions) -> Result<Output, ConfigError> {
+fn output(file: Option<RawOutput>, flags: &Flags) -> Result<Output, ConfigError> {
     let (destination, file) = match &flags.output {
         Some(destination) => (destination.clone(), RawOutput::default()),
         None => {
@@ -192,7 +209,7 @@ const FORMAT_DEFAULT: &str = "v2";
 pub fn fuzz(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(file) = RawConfig::parse(text)
-        && let Ok(settings) = Settings::new(Some(file), ReplayOptions::default())
+        && let Ok(settings) = Settings::new(Some(file), Flags::default())
     {
         settings.interface("eth0");
     }

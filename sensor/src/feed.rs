@@ -1,14 +1,35 @@
-//! What the workers share: one capture, read a block at a time, and the order in which windows close.
+//! What the workers are fed with, a block at a time, and the order in which windows close.
 //!
 //! A worker [`Feed::pull`]s a block and a plan: which frames belong to which window, and which windows closed
 //! meanwhile. Windows are assigned here, in the order of the capture, so that the answer does not depend on who counts.
-//! The lock around the feed is taken once a block.
+//! [`CaptureFeed`] is one capture that all workers read; [`LiveFeed`] a source for each worker, and a clock. Locks are
+//! taken once a block.
+
+mod live;
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::capture::{Block, CaptureError, Fill, Source};
 use crate::flow::interval::{Window, Windows};
+use crate::ledger::FrameCounts;
+use crate::time::Timestamp;
+use crate::worker::Limits;
+
+pub use live::{Clock, LiveFeed};
+
+/// Feeds workers.
+pub trait Feed: Sync {
+    /// Fills `block` and `plan` for the worker of this number. Answers `End` when there will be nothing more for
+    /// anyone; the plan may still hold windows to hand over.
+    fn pull(&self, worker: usize, block: &mut Block, plan: &mut Vec<Step>) -> Fill;
+
+    /// How packets are counted in windows of this generation.
+    fn limits(&self, generation: u32) -> Limits;
+
+    /// Learns what the worker of this number has done so far. Only a run that is watched while it lasts cares.
+    fn report(&self, _worker: usize, _counts: &FrameCounts) {}
+}
 
 /// One thing for a worker to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,41 +63,32 @@ pub struct Closing {
     pub window: Window,
 }
 
-/// The capture and its windows, shared by the workers.
-pub struct Feed {
+/// One capture and its windows, shared by the workers.
+pub struct CaptureFeed {
     shared: Mutex<Shared>,
+    limits: Limits,
 }
 
 struct Shared {
     source: Box<dyn Source>,
-    windows: Windows,
+    planner: Planner,
     ended: bool,
-    /// Windows that closed and that a worker has not heard of yet, for each worker.
-    unheard: Vec<Vec<Closing>>,
-    closed_count: u64,
     damage: Vec<CaptureError>,
     progress: Box<dyn FnMut(u64) + Send>,
 }
 
-impl Feed {
+impl CaptureFeed {
     /// A feed of `source` for `workers` workers. `progress` is told the bytes of each block that was read.
     pub fn new(
         source: Box<dyn Source>,
         windows: Windows,
         workers: usize,
+        limits: Limits,
         progress: Box<dyn FnMut(u64) + Send>,
     ) -> Self {
-        let unheard = vec![Vec::new(); workers];
-        let damage = Vec::new();
-        let shared = Shared { source, windows, ended: false, unheard, closed_count: 0, damage, progress };
-        Self { shared: Mutex::new(shared) }
-    }
-
-    /// Fills `block` and `plan` for the worker of this number. Answers `End` when the capture has nothing more; the plan
-    /// may still hold windows to hand over.
-    pub fn pull(&self, worker: usize, block: &mut Block, plan: &mut Vec<Step>) -> Fill {
-        plan.clear();
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).pull(worker, block, plan)
+        let planner = Planner::new(windows, workers);
+        let shared = Shared { source, planner, ended: false, damage: Vec::new(), progress };
+        Self { shared: Mutex::new(shared), limits }
     }
 
     /// What was wrong with the capture, once all workers are done.
@@ -85,25 +97,28 @@ impl Feed {
     }
 }
 
+impl Feed for CaptureFeed {
+    fn pull(&self, worker: usize, block: &mut Block, plan: &mut Vec<Step>) -> Fill {
+        plan.clear();
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).pull(worker, block, plan)
+    }
+
+    fn limits(&self, _generation: u32) -> Limits {
+        self.limits
+    }
+}
+
 impl Shared {
     fn pull(&mut self, worker: usize, block: &mut Block, plan: &mut Vec<Step>) -> Fill {
-        if let Some(unheard) = self.unheard.get_mut(worker) {
-            plan.extend(unheard.drain(..).map(Step::Close));
-        }
+        self.planner.hear(worker, plan);
         let fill = self.fill(block);
-        let mut closed = Vec::new();
-        match fill {
-            Fill::More => {
-                let end =
-                    block.frames.last().map_or(0, |frame| u64::from(frame.offset) + u64::from(frame.captured_bytes));
-                (self.progress)(end);
-                self.assign(worker, block, plan, &mut closed);
-            }
-            Fill::End => {
-                *block = Block::default();
-                self.windows.close_all(&mut closed);
-                self.close(worker, &mut closed, plan);
-            }
+        if fill == Fill::End {
+            *block = Block::default();
+            self.planner.close_all(worker, plan);
+        } else {
+            let end = block.frames.last().map_or(0, |frame| u64::from(frame.offset) + u64::from(frame.captured_bytes));
+            (self.progress)(end);
+            self.planner.assign(worker, block, plan);
         }
         fill
     }
@@ -112,29 +127,75 @@ impl Shared {
     fn fill(&mut self, block: &mut Block) -> Fill {
         while !self.ended {
             match self.source.fill(block) {
-                Ok(Fill::More) => return Fill::More,
                 Ok(Fill::End) => self.ended = true,
+                Ok(fill) => return fill,
                 Err(damage) => self.damage.push(damage),
             }
         }
         Fill::End
     }
+}
 
-    fn assign(&mut self, worker: usize, block: &Block, plan: &mut Vec<Step>, closed: &mut Vec<Window>) {
+/// Makes plans: knows the windows, and which worker has heard of which.
+struct Planner {
+    windows: Windows,
+    /// Windows that closed and that a worker has not heard of yet, for each worker.
+    unheard: Vec<Vec<Closing>>,
+    closed_count: u64,
+}
+
+impl Planner {
+    fn new(windows: Windows, workers: usize) -> Self {
+        Self { windows, unheard: vec![Vec::new(); workers], closed_count: 0 }
+    }
+
+    /// Tells a worker which windows others have closed.
+    fn hear(&mut self, worker: usize, plan: &mut Vec<Step>) {
+        if let Some(unheard) = self.unheard.get_mut(worker) {
+            plan.extend(unheard.drain(..).map(Step::Close));
+        }
+    }
+
+    /// Gives each frame and each drop of the block its window.
+    fn assign(&mut self, worker: usize, block: &Block, plan: &mut Vec<Step>) {
+        let mut closed = Vec::new();
         let mut start = 0;
         while let Some(first) = block.frames.get(start) {
-            let window = self.windows.admit(first.time, closed);
-            self.close(worker, closed, plan);
+            let window = self.windows.admit(first.time, &mut closed);
+            self.close(worker, &mut closed, plan);
             let rest = block.frames.get(start..).unwrap_or_default();
             let same = rest.iter().take_while(|frame| self.windows.holds(&window, frame.time)).count();
             plan.push(Step::Observe { frames: start..start + same, window });
             start += same;
         }
         for drop in &block.drops {
-            let window = self.windows.for_loss(drop.time, closed);
-            self.close(worker, closed, plan);
+            let window = self.windows.for_loss(drop.time, &mut closed);
+            self.close(worker, &mut closed, plan);
             plan.push(Step::Lost { interface: drop.interface, packets: drop.packets, window });
         }
+    }
+
+    /// Closes what is over at `now`.
+    fn keep_time(&mut self, worker: usize, now: Timestamp, plan: &mut Vec<Step>) {
+        let mut closed = Vec::new();
+        self.windows.keep_time(now, &mut closed);
+        self.close(worker, &mut closed, plan);
+    }
+
+    fn close_all(&mut self, worker: usize, plan: &mut Vec<Step>) {
+        let mut closed = Vec::new();
+        self.windows.close_all(&mut closed);
+        self.close(worker, &mut closed, plan);
+    }
+
+    /// Closes everything before its time: what is open lasted until `now`.
+    fn cut_short(&mut self, worker: usize, now: Timestamp, plan: &mut Vec<Step>) {
+        let mut closed = Vec::new();
+        self.windows.close_all(&mut closed);
+        for window in &mut closed {
+            window.end_ns = window.end_ns.min(now.0).max(window.start_ns + 1);
+        }
+        self.close(worker, &mut closed, plan);
     }
 
     /// Tells the others that windows closed; `worker` has it in its plan.
@@ -156,7 +217,8 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::capture::{Direction, Frame, LinkType};
-    use crate::time::{NANOS_PER_SEC, Timestamp};
+    use crate::flow::FragmentRule;
+    use crate::time::NANOS_PER_SEC;
 
     /// Hands out one block for each list of times in seconds; `None` is damage.
     struct Script(Vec<Option<Vec<u64>>>);
@@ -184,8 +246,9 @@ mod tests {
         }
     }
 
-    fn feed(blocks: Vec<Option<Vec<u64>>>, workers: usize) -> Feed {
-        Feed::new(Box::new(Script(blocks)), Windows::new(60), workers, Box::new(|_| {}))
+    fn feed(blocks: Vec<Option<Vec<u64>>>, workers: usize) -> CaptureFeed {
+        let limits = Limits { flows_max: 1, fragments: FragmentRule::Join, keep_detail: false, seed: 0 };
+        CaptureFeed::new(Box::new(Script(blocks)), Windows::new(60), workers, limits, Box::new(|_| {}))
     }
 
     /// A plan in short: `3@60` are three frames for the window that starts at second 60, `!60` its close.

@@ -28,6 +28,10 @@ pub enum FragmentRule {
     Apart,
 }
 
+/// The most memory that a flow takes in a table: its entry, and two slots of an index that is at least half full, both
+/// doubled because a table grows by doubling. Details that formats of our own ask for come on top.
+pub const FLOW_BYTES_MAX: usize = 2 * (size_of::<table::Entry<Key6>>() + 2 * size_of::<u64>());
+
 /// The flows of one window, as one worker saw them.
 #[derive(Debug)]
 pub struct FlowTable {

@@ -83,6 +83,8 @@ pub struct RowCounts {
     pub rows_late: u64,
     /// SKIPDATA rows.
     pub rows_skipdata: u64,
+    /// NODATA rows, of live runs only.
+    pub rows_nodata: u64,
     /// Packets in the rows written.
     pub packets: u64,
     /// Bytes in the rows written.
@@ -111,6 +113,7 @@ impl RowCounts {
         self.rows_rejected += other.rows_rejected;
         self.rows_late += other.rows_late;
         self.rows_skipdata += other.rows_skipdata;
+        self.rows_nodata += other.rows_nodata;
         self.packets += other.packets;
         self.bytes += other.bytes;
         self.omitted.add(&other.omitted);

@@ -8,6 +8,7 @@
 pub mod capture;
 pub mod classify;
 pub mod config;
+pub mod daemon;
 pub mod feed;
 pub mod flow;
 pub mod ledger;

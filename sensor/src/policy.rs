@@ -67,6 +67,8 @@ pub struct FlowView {
 /// [`FrameCounts::early_drains`](crate::ledger::FrameCounts::early_drains).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PolicyCounters {
+    /// Interfaces for which there is neither a security group nor a network ACL, so that everything passes.
+    pub interfaces_unruled: u64,
     /// Flows that rules apply to, and that passed because their direction is not known.
     pub unjudged: u64,
     /// Flows judged without regard to their connection, because an interval had more than [`CONNECTIONS_MAX`].
@@ -78,6 +80,7 @@ pub struct PolicyCounters {
 impl PolicyCounters {
     /// Adds what another policy could not do.
     pub fn add(&mut self, other: &Self) {
+        self.interfaces_unruled += other.interfaces_unruled;
         self.unjudged += other.unjudged;
         self.untracked += other.untracked;
         self.evicted += other.evicted;
@@ -92,6 +95,7 @@ pub struct Policy {
     /// By interface index.
     bound: Vec<BoundRules>,
     connections: Connections,
+    interfaces_unruled: u64,
     unjudged: u64,
 }
 
@@ -133,6 +137,7 @@ impl Policy {
             return Err(PolicyError::TwoAcls { interface: name.to_owned(), first, second });
         }
         rules.acl = acl.map(|acl| [acl.ingress.clone(), acl.egress.clone()]);
+        self.interfaces_unruled += u64::from(rules.groups.is_none() && rules.acl.is_none());
 
         let index = usize::from(interface);
         if self.bound.len() <= index {
@@ -153,6 +158,7 @@ impl Policy {
     /// What went wrong so far.
     pub fn counters(&self) -> PolicyCounters {
         PolicyCounters {
+            interfaces_unruled: self.interfaces_unruled,
             unjudged: self.unjudged,
             untracked: self.connections.untracked(),
             evicted: self.connections.evicted(),

@@ -3,6 +3,9 @@
 //! The recorder waits for every worker's share of a window, merges them, asks the policy for verdicts, and writes a
 //! record a flow, in the order of keys; then a SKIPDATA record for each interface that lost something. At the end of
 //! each window it checks that the rows sum to the packets that were put in.
+//!
+//! A [`Live`] run differs in three ways: an interface that was watched and quiet gets a NODATA record, every closed
+//! interval is published at once, and the [`Recording`] may change between two intervals.
 
 mod pass;
 mod row;
@@ -14,9 +17,10 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 use flowlog::metadata::Metadata;
 use flowlog::record::Record;
+use flowlog::segment::Published;
 use flowlog::sink::{Sink, SinkError};
 
-use crate::capture::{Interface, Interfaces};
+use crate::capture::{Interface, Interfaces, Roster};
 use crate::classify::{Classifier, LocalNetworks};
 use crate::config::{SkippedTraffic, TrafficSelection};
 use crate::flow::FlowTable;
@@ -24,7 +28,7 @@ use crate::flow::interval::Window;
 use crate::flow::merge::Merged;
 use crate::ledger::RowCounts;
 use crate::policy::{Policy, PolicyError};
-use crate::time::NANOS_PER_SEC;
+use crate::time::{NANOS_PER_SEC, Timestamp};
 use crate::worker::{Handover, Share};
 use pass::Pass;
 
@@ -73,19 +77,62 @@ pub enum RecorderError {
     WorkerPanicked,
 }
 
+/// How flows become records: what a live run may exchange between two intervals.
+pub struct Recording {
+    /// What gets a record.
+    pub rules: Rules,
+    /// Security groups and network ACLs. Without them everything captured is ACCEPT.
+    pub policy: Option<Policy>,
+    /// Gives an interface its metadata.
+    pub describe: Describe,
+}
+
+/// What a recorder of a live run has beside.
+pub struct Live {
+    /// Says which interfaces were watched.
+    pub roster: Roster,
+    /// Brings what comes with a new generation of the configuration.
+    pub changes: Receiver<Change>,
+    /// Is told of every interval that was published.
+    pub published: Box<dyn FnMut(&Milestone<'_>) + Send>,
+}
+
+/// A new generation of the configuration.
+pub struct Change {
+    /// The first generation that it is for.
+    pub generation: u32,
+    /// How flows become records from then on.
+    pub recording: Recording,
+    /// Where they go; `None` leaves that as it is.
+    pub sink: Option<Box<dyn Sink>>,
+}
+
+/// How far a live run has come.
+#[derive(Debug)]
+pub struct Milestone<'a> {
+    /// Unix seconds: every interval that ended by then is published.
+    pub until_secs: u64,
+    /// The files published since the last one.
+    pub files: Vec<Published>,
+    /// What became of the flows so far.
+    pub counts: &'a RowCounts,
+}
+
 /// Turns shares of windows into records.
 pub struct Recorder {
-    rules: Rules,
-    policy: Option<Policy>,
+    recording: Recording,
+    generation: u32,
     interfaces: Interfaces,
-    describe: Describe,
     /// By interface, as far as met.
     facts: Vec<InterfaceFacts>,
     sink: Box<dyn Sink>,
+    live: Option<Live>,
     homes: Vec<Sender<Share>>,
     /// Closed windows that still lack a share, by their place in the order.
     waiting: BTreeMap<u64, Gathering>,
     next_order: u64,
+    /// Interfaces with rows in windows that are still open, by the window's serial.
+    early: BTreeMap<u64, Vec<u16>>,
     counts: RowCounts,
 }
 
@@ -98,28 +145,45 @@ struct Gathering {
 }
 
 impl Recorder {
-    /// A recorder without a `policy` takes everything captured for ACCEPT. It gives each worker's tables back
-    /// through `homes`, one sender a worker.
-    pub fn new(
-        rules: Rules,
-        policy: Option<Policy>,
-        interfaces: Interfaces,
-        describe: Describe,
-        sink: Box<dyn Sink>,
-        homes: Vec<Sender<Share>>,
-    ) -> Self {
+    /// A recorder of a capture. It gives each worker's tables back through `homes`, one sender a worker.
+    pub fn new(recording: Recording, interfaces: Interfaces, sink: Box<dyn Sink>, homes: Vec<Sender<Share>>) -> Self {
         Self {
-            rules,
-            policy,
+            recording,
+            generation: 0,
             interfaces,
-            describe,
             facts: Vec::new(),
             sink,
+            live: None,
             homes,
             waiting: BTreeMap::new(),
             next_order: 0,
+            early: BTreeMap::new(),
             counts: RowCounts::default(),
         }
+    }
+
+    /// A recorder of a live run.
+    pub fn live(
+        recording: Recording,
+        interfaces: Interfaces,
+        sink: Box<dyn Sink>,
+        homes: Vec<Sender<Share>>,
+        live: Live,
+    ) -> Self {
+        Self { live: Some(live), ..Self::new(recording, interfaces, sink, homes) }
+    }
+
+    /// Tells that nothing is known of these interfaces from `start_secs` to `end_secs`, both within.
+    ///
+    /// # Errors
+    /// As for [`Recorder::run`].
+    pub fn write_gap(&mut self, interfaces: &[u16], start_secs: u64, end_secs: u64) -> Result<(), RecorderError> {
+        self.meet_interfaces()?;
+        for interface in interfaces {
+            self.write_status(*interface, start_secs, end_secs, Record::skip_data)?;
+        }
+        self.counts.rows_skipdata += interfaces.len() as u64;
+        Ok(self.sink.publish()?)
     }
 
     /// Writes what the workers hand over until they are done.
@@ -130,7 +194,10 @@ impl Recorder {
         for handover in handovers {
             match handover {
                 Handover::Panicked => return Err(RecorderError::WorkerPanicked),
-                Handover::Early { window, share } => self.write(window, vec![share], &[])?,
+                Handover::Early { window, share } => {
+                    let with_flows = self.write(window, vec![share])?;
+                    self.early.entry(window.serial).or_default().extend(with_flows);
+                }
                 Handover::Closed { closing, share, losses } => {
                     let missing = self.homes.len();
                     let gathering = self.waiting.entry(closing.order).or_insert_with(|| Gathering {
@@ -157,7 +224,7 @@ impl Recorder {
 
     /// What became of the flows, and the sink, to be finished.
     pub fn into_parts(mut self) -> (RowCounts, Box<dyn Sink>) {
-        self.counts.policy = self.policy.as_ref().map(Policy::counters).unwrap_or_default();
+        self.take_policy_counts();
         (self.counts, self.sink)
     }
 
@@ -169,16 +236,54 @@ impl Recorder {
             done.losses.sort_unstable();
             done.losses.dedup();
             self.counts.intervals += u64::from(!done.window.late);
-            self.write(done.window, done.shares, &done.losses)?;
+            self.adopt(done.window.generation)?;
+            let mut with_flows = self.write(done.window, done.shares)?;
+            with_flows.extend(self.early.remove(&done.window.serial).unwrap_or_default());
+            self.write_statuses(done.window, &with_flows, &done.losses)?;
             if !done.window.late {
-                let window_end_secs = done.window.start_ns / NANOS_PER_SEC + u64::from(self.rules.interval_secs);
+                let window_end_secs = done.window.end_ns / NANOS_PER_SEC;
                 self.sink.advance(window_end_secs.cast_signed())?;
+                self.publish(window_end_secs)?;
             }
         }
         Ok(())
     }
 
-    fn write(&mut self, window: Window, shares: Vec<Share>, losses: &[u16]) -> Result<(), RecorderError> {
+    /// Goes over to the configuration of this generation. Late packets of an earlier one are written by the newest.
+    fn adopt(&mut self, generation: u32) -> Result<(), RecorderError> {
+        while self.generation < generation
+            && let Some(change) = self.live.as_ref().and_then(|live| live.changes.try_recv().ok())
+        {
+            let Change { generation, recording, sink } = change;
+            self.take_policy_counts();
+            self.generation = generation;
+            self.recording = recording;
+            self.facts.clear();
+            if let Some(sink) = sink {
+                self.sink.finish()?;
+                self.sink = sink;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets others see what is written: a live run shall not lose it, nor keep it back until its file is full.
+    fn publish(&mut self, until_secs: u64) -> Result<(), RecorderError> {
+        if let Some(live) = &mut self.live {
+            self.sink.publish()?;
+            let files = self.sink.drain_published();
+            (live.published)(&Milestone { until_secs, files, counts: &self.counts });
+        }
+        Ok(())
+    }
+
+    fn take_policy_counts(&mut self) {
+        let counters = self.recording.policy.as_ref().map(Policy::counters).unwrap_or_default();
+        self.counts.policy.add(&counters);
+    }
+
+    /// Writes the flows of these shares, sends the tables home, and answers the interfaces that had flows.
+    fn write(&mut self, window: Window, shares: Vec<Share>) -> Result<Vec<u16>, RecorderError> {
         let mut owners = Vec::with_capacity(shares.len());
         let mut tables = Vec::with_capacity(shares.len() + 1);
         for Share { worker, flows, table } in shares {
@@ -187,28 +292,50 @@ impl Recorder {
         }
         let packets_in: u64 = tables.iter().map(|table| table.packets).sum();
         let bytes_in: u64 = tables.iter().map(|table| table.bytes).sum();
-        Merged::join_fragments(&mut tables, FlowTable::new(self.rules.seed));
-        let written = self.write_flows(window, &Merged::new(&tables))?;
+        Merged::join_fragments(&mut tables, FlowTable::new(self.recording.rules.seed));
+        let merged = Merged::new(&tables);
+        let interfaces = merged.interfaces();
+        let written = self.write_flows(window, &merged)?;
         if written.of_all_flows() != (packets_in, bytes_in) {
             self.counts.unbalanced += 1;
         }
         self.counts.add(&written);
-        for interface in losses {
-            self.write_skipdata(window, *interface)?;
-        }
         for (table, (worker, flows)) in tables.into_iter().zip(owners) {
             if let Some(home) = self.homes.get(worker) {
                 // A worker that has finished needs its table no more.
                 home.send(Share { worker, flows, table }).ok();
             }
         }
+        Ok(interfaces)
+    }
+
+    /// Tells which interfaces lost something in a closed window, and which had nothing.
+    fn write_statuses(&mut self, window: Window, with_flows: &[u16], losses: &[u16]) -> Result<(), RecorderError> {
+        let start_secs = window.start_ns / NANOS_PER_SEC;
+        let last_secs = window.end_ns.saturating_sub(1) / NANOS_PER_SEC;
+        for interface in losses {
+            self.write_status(*interface, start_secs, last_secs, Record::skip_data)?;
+            self.counts.rows_skipdata += 1;
+        }
+        for interface in self.quiet(window, with_flows, losses) {
+            self.write_status(interface, start_secs, last_secs, Record::no_data)?;
+            self.counts.rows_nodata += 1;
+        }
         Ok(())
+    }
+
+    /// The interfaces that were watched in a window of a live run, and neither had a flow nor lost anything.
+    fn quiet(&self, window: Window, with_flows: &[u16], losses: &[u16]) -> Vec<u16> {
+        let Some(live) = self.live.as_ref().filter(|_| !window.late) else { return Vec::new() };
+        let mut watched = live.roster.watched(Timestamp(window.start_ns), Timestamp(window.end_ns));
+        watched.retain(|interface| !with_flows.contains(interface) && !losses.contains(interface));
+        watched
     }
 
     /// Writes the flows and says what became of them.
     fn write_flows(&mut self, window: Window, merged: &Merged<'_>) -> Result<RowCounts, RecorderError> {
         self.meet_interfaces()?;
-        let Self { rules, policy, facts, sink, .. } = self;
+        let Self { recording: Recording { rules, policy, .. }, facts, sink, .. } = self;
         let settled = policy.as_mut().map(|policy| {
             let mut observing = policy.begin_interval();
             for flow in merged.flows() {
@@ -221,15 +348,18 @@ impl Recorder {
         Pass { rules, facts, settled, late: window.late }.write(merged, sink.as_mut())
     }
 
-    /// Tells that an interface's interval is missing packets.
-    fn write_skipdata(&mut self, window: Window, interface: u16) -> Result<(), RecorderError> {
+    /// Tells how an interface fared from one second to another, both within.
+    fn write_status(
+        &mut self,
+        interface: u16,
+        start_secs: u64,
+        end_secs: u64,
+        record: impl FnOnce(Arc<Metadata>, i64, i64) -> Record,
+    ) -> Result<(), RecorderError> {
         self.meet_interfaces()?;
-        let start_secs = (window.start_ns / NANOS_PER_SEC).cast_signed();
-        let end_secs = start_secs + i64::from(self.rules.interval_secs) - 1;
         let Some(facts) = self.facts.get(usize::from(interface)) else { return Ok(()) };
-        self.sink.write(&Record::skip_data(Arc::clone(&facts.metadata), start_secs, end_secs))?;
-        self.counts.rows_skipdata += 1;
-        Ok(())
+        let record = record(Arc::clone(&facts.metadata), start_secs.cast_signed(), end_secs.cast_signed());
+        Ok(self.sink.write(&record)?)
     }
 
     /// Learns of the interfaces that have come up since the last window.
@@ -237,10 +367,10 @@ impl Recorder {
         while let Ok(index) = u16::try_from(self.facts.len())
             && let Some(interface) = self.interfaces.get(index)
         {
-            if let Some(policy) = &mut self.policy {
+            if let Some(policy) = &mut self.recording.policy {
                 policy.bind(index, &interface.name)?;
             }
-            self.facts.push((self.describe)(&interface));
+            self.facts.push((self.recording.describe)(&interface));
         }
         Ok(())
     }

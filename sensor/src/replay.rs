@@ -10,11 +10,10 @@ use crossbeam_channel::{bounded, unbounded};
 use flowlog::sink::Sink;
 
 use crate::capture::{CaptureError, Interfaces, Source};
-use crate::feed::Feed;
+use crate::feed::CaptureFeed;
 use crate::flow::interval::Windows;
 use crate::ledger::{FrameCounts, RowCounts};
-use crate::policy::Policy;
-use crate::recorder::{Describe, Recorder, RecorderError, Rules};
+use crate::recorder::{Recorder, RecorderError, Recording};
 use crate::worker::{Handover, Limits, Worker};
 
 /// Everything a replay needs.
@@ -28,11 +27,7 @@ pub struct Job {
     /// How each worker counts.
     pub limits: Limits,
     /// How flows become records.
-    pub rules: Rules,
-    /// Security groups and network ACLs. Without them everything captured is ACCEPT.
-    pub policy: Option<Policy>,
-    /// Gives an interface its metadata.
-    pub describe: Describe,
+    pub recording: Recording,
     /// Where records go.
     pub sink: Box<dyn Sink>,
     /// Is told the bytes of each block read.
@@ -56,16 +51,16 @@ pub struct Outcome {
 /// Replays a capture.
 pub fn replay(job: Job) -> Outcome {
     let workers = job.workers.get();
-    let windows = Windows::new(job.rules.interval_secs);
-    let feed = Feed::new(job.source, windows, workers, job.progress);
+    let windows = Windows::new(job.recording.rules.interval_secs);
+    let feed = CaptureFeed::new(job.source, windows, workers, job.limits, job.progress);
     let (recorder_sender, handovers) = bounded::<Handover>(workers * SHARES_WAITING_MAX);
     let (homes, homecomings): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
-    let mut recorder = Recorder::new(job.rules, job.policy, job.interfaces, job.describe, job.sink, homes);
+    let mut recorder = Recorder::new(job.recording, job.interfaces, job.sink, homes);
     let mut frames = FrameCounts::default();
     let written = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (number, home) in homecomings.into_iter().enumerate() {
-            let worker = Worker::new(number, &feed, job.limits, recorder_sender.clone(), home);
+            let worker = Worker::new(number, &feed, recorder_sender.clone(), home);
             threads.push(scope.spawn(move || worker.run()));
         }
         drop(recorder_sender);

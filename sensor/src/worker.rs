@@ -57,7 +57,7 @@ pub struct Share {
     pub table: FlowTable,
 }
 
-/// How a worker counts.
+/// How a worker counts. A live run may change it between two intervals.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The most flows this worker holds at once.
@@ -73,7 +73,8 @@ pub struct Limits {
 /// One thread's share of the work.
 pub struct Worker<'a> {
     number: usize,
-    feed: &'a Feed,
+    feed: &'a dyn Feed,
+    /// Those of the newest generation met.
     limits: Limits,
     recorder: Sender<Handover>,
     /// Tables come home through here.
@@ -99,15 +100,16 @@ impl Drop for Worker<'_> {
 
 struct OpenWindow {
     window: Window,
+    limits: Limits,
     table: FlowTable,
     losses: Vec<u16>,
 }
 
 impl OpenWindow {
     /// Reads and counts a frame of any kind.
-    fn observe_any(&mut self, frame: &Frame, captured: &[u8], limits: &Limits, refused: &mut Tally<Refusal>) {
+    fn observe_any(&mut self, frame: &Frame, captured: &[u8], refused: &mut Tally<Refusal>) {
         match packet::parse(frame.link_type, captured, frame.original_bytes) {
-            Ok(packet) => self.table.observe(frame, &packet, limits.fragments, limits.keep_detail),
+            Ok(packet) => self.table.observe(frame, &packet, self.limits.fragments, self.limits.keep_detail),
             Err(refusal) => {
                 refused.count(refusal, 1);
                 if refusal.is_loss() {
@@ -135,17 +137,11 @@ impl<T> From<SendError<T>> for RecorderGone {
 
 impl<'a> Worker<'a> {
     /// The worker of this number, counted from 0.
-    pub fn new(
-        number: usize,
-        feed: &'a Feed,
-        limits: Limits,
-        recorder: Sender<Handover>,
-        home: Receiver<Share>,
-    ) -> Self {
+    pub fn new(number: usize, feed: &'a dyn Feed, recorder: Sender<Handover>, home: Receiver<Share>) -> Self {
         Self {
             number,
             feed,
-            limits,
+            limits: feed.limits(0),
             recorder,
             home,
             tables_away: 0,
@@ -181,6 +177,7 @@ impl<'a> Worker<'a> {
                     Step::Close(closing) => self.close(*closing)?,
                 }
             }
+            self.feed.report(self.number, &self.counts);
             if fill == Fill::End {
                 return Ok(());
             }
@@ -193,15 +190,16 @@ impl<'a> Worker<'a> {
             let at = self.window(window, frames.len() * FLOWS_PER_FRAME_MAX)?;
             let Some(open) = self.open.get_mut(at) else { continue };
             let (packets_before, bytes_before) = (open.table.packets, open.table.bytes);
+            let keep_detail = open.limits.keep_detail;
             for frame in frames {
                 let captured = block.data(frame);
-                let plain = frame.link_type == LinkType::Ethernet && !self.limits.keep_detail;
+                let plain = frame.link_type == LinkType::Ethernet && !keep_detail;
                 if plain && let Some(packet) = fast::ethernet_ipv4(captured) {
                     self.batch4.push(observation4(&open.table, frame, &packet));
                 } else if plain && let Some(packet) = fast::ethernet_ipv6(captured) {
                     self.batch6.push(observation6(&open.table, frame, &packet));
                 } else {
-                    open.observe_any(frame, captured, &self.limits, &mut self.counts.refused);
+                    open.observe_any(frame, captured, &mut self.counts.refused);
                 }
             }
             open.table.observe4(&self.batch4);
@@ -236,7 +234,8 @@ impl<'a> Worker<'a> {
             return Ok(at);
         }
         let table = self.empty_table()?;
-        self.open.push(OpenWindow { window, table, losses: Vec::new() });
+        self.limits = self.feed.limits(window.generation);
+        self.open.push(OpenWindow { window, limits: self.limits, table, losses: Vec::new() });
         Ok(self.open.len() - 1)
     }
 

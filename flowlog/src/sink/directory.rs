@@ -68,14 +68,21 @@ impl DirectorySink {
         Ok(self.open.len() - 1)
     }
 
+    fn publish_all(&mut self) -> Result<(), SinkError> {
+        while !self.open.is_empty() {
+            self.publish_oldest()?;
+        }
+        Ok(())
+    }
+
     fn publish_oldest(&mut self) -> Result<(), SinkError> {
         match (0..self.open.len()).min_by_key(|index| self.open[*index].0) {
-            Some(oldest) => self.publish(oldest),
+            Some(oldest) => self.publish_at(oldest),
             None => Ok(()),
         }
     }
 
-    fn publish(&mut self, index: usize) -> Result<(), SinkError> {
+    fn publish_at(&mut self, index: usize) -> Result<(), SinkError> {
         let (slot, segment) = self.open.swap_remove(index);
         let published = segment.publish_numbered(|sequence| self.layout.file_name(slot, sequence))?;
         self.published.push(published);
@@ -91,7 +98,7 @@ impl Sink for DirectorySink {
         let slot = Slot::of(record);
         let index = self.segment_of(slot)?;
         if !self.open[index].1.offer(record)? {
-            self.publish(index)?;
+            self.publish_at(index)?;
             // The first record of a segment always has room.
             let index = self.segment_of(slot)?;
             self.open[index].1.offer(record)?;
@@ -106,12 +113,13 @@ impl Sink for DirectorySink {
         Ok(())
     }
 
+    fn publish(&mut self) -> Result<(), SinkError> {
+        self.publish_all()
+    }
+
     fn finish(&mut self) -> Result<(), SinkError> {
         self.is_finished = true;
-        while !self.open.is_empty() {
-            self.publish_oldest()?;
-        }
-        Ok(())
+        self.publish_all()
     }
 
     fn drain_published(&mut self) -> Vec<Published> {

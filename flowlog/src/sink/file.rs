@@ -44,6 +44,10 @@ impl Sink for FileSink {
         Ok(())
     }
 
+    fn publish(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<(), SinkError> {
         if let Some(segment) = self.segment.take() {
             self.published.push(segment.publish(&self.path, self.existing)?);

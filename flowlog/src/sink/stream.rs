@@ -35,6 +35,10 @@ impl<W: Write + Send> Sink for StreamSink<W> {
     }
 
     fn advance(&mut self, _end_secs: i64) -> Result<(), SinkError> {
+        self.publish()
+    }
+
+    fn publish(&mut self) -> Result<(), SinkError> {
         match &mut self.writer {
             Some(writer) => writer.flush().map_err(|source| failed(&self.name, source)),
             None => Ok(()),

@@ -49,7 +49,7 @@ fn totals(path: &Path) -> Totals {
     let mut block = Block::default();
     loop {
         match source.fill(&mut block) {
-            Ok(Fill::More) => {}
+            Ok(Fill::More | Fill::Idle) => {}
             Ok(Fill::End) => return totals,
             Err(CaptureError::Damaged { .. }) => totals.damaged = true,
             Err(error) => panic!("{error}"),

@@ -38,7 +38,7 @@ fn drain(source: &mut dyn Source, interfaces: &Interfaces) -> Drained {
     let mut block = Block::default();
     for _ in 0..FILLS_MAX {
         match source.fill(&mut block) {
-            Ok(Fill::More) => {}
+            Ok(Fill::More | Fill::Idle) => {}
             Ok(Fill::End) => {
                 assert!(block.frames.is_empty() && block.drops.is_empty());
                 drained.ended = true;

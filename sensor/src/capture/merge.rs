@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 /// A source over several: hands out their frames by time, and at the same time in the order of the sources.
 ///
 /// Each source keeps its own order, so what is out of order within one stays so. A source that fails says so once, and
-/// the others go on. Costs a copy of each frame and a block of memory for each source.
+/// the others go on. A source that is idle is waited for, so this is for captures that are on disk. Costs a copy of each frame and a block of memory for each source.
 pub struct Merge {
     sources: Vec<Ahead>,
     /// When each source that has something is due, soonest first; at the same time, first source first.
@@ -60,7 +60,7 @@ impl Merge {
             ahead.taken = 0;
             match ahead.source.fill(&mut ahead.block) {
                 Ok(Fill::End) => return,
-                Ok(Fill::More) => {}
+                Ok(Fill::More | Fill::Idle) => {}
                 Err(error) => self.errors.push_back(error),
             }
             if let Some(time) = ahead.due() {

@@ -39,7 +39,7 @@ pub(super) fn drain(source: &mut dyn Source) -> Drained {
     let mut block = Block::default();
     loop {
         match source.fill(&mut block) {
-            Ok(Fill::More) => {}
+            Ok(Fill::More | Fill::Idle) => {}
             Ok(Fill::End) => break,
             Err(error) => drained.errors.push((drained.frames.len(), error)),
         }

@@ -43,7 +43,7 @@ pub(super) fn open(settings: &Settings, format: &Format) -> anyhow::Result<Box<d
 }
 
 /// Whether `path` is a device or a pipe: something to write into, never to replace.
-fn is_stream(path: &Path) -> bool {
+pub(super) fn is_stream(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
@@ -66,7 +66,10 @@ fn encoding(file_format: FileFormat, compression: Compression) -> Encoding {
 
 /// Whose flow log it is. Its id tells apart what AWS would call different flow logs: other fields, interval or choice of
 /// traffic. It says nothing of filters, policies and networks.
-fn identity(settings: &Settings, format: &Format) -> anyhow::Result<Identity> {
+///
+/// # Errors
+/// A part that can't stand in a path.
+pub(super) fn identity(settings: &Settings, format: &Format) -> anyhow::Result<Identity> {
     let configuration = format!(
         "{format}|{}|{:?}|{:?}|{:?}",
         settings.interval.secs(),

@@ -22,6 +22,8 @@ pub(super) struct Summary<'a> {
     /// Whether the output took no more records, so that rows are missing.
     pub(super) output_failed: bool,
     pub(super) damage: &'a [CaptureError],
+    /// Whether a policy judged the flows.
+    pub(super) has_policy: bool,
     pub(super) elapsed: Duration,
 }
 
@@ -73,6 +75,7 @@ impl Summary<'_> {
             },
             "omitted-packets": omitted(&rows.omitted),
             "policy": {
+                "interfaces-unruled": rows.policy.interfaces_unruled,
                 "unjudged": rows.policy.unjudged,
                 "untracked": rows.policy.untracked,
                 "evicted": rows.policy.evicted,
@@ -116,6 +119,9 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "flows     {} in {} intervals, at most {} at once", rows.flows, rows.intervals, frames.flows_peak)?;
         if frames.early_drains > 0 {
             writeln!(f, "  the flow table was full {} times: some flows have several rows", frames.early_drains)?;
+            if self.has_policy {
+                writeln!(f, "  and rows that were handed out early were judged without what came later")?;
+            }
         }
         writeln!(
             f,
@@ -123,6 +129,13 @@ impl fmt::Display for Summary<'_> {
             rows.rows, rows.rows_rejected, rows.rows_late, rows.rows_skipdata
         )?;
         line_of_counts(f, "packets left out", &omitted(&rows.omitted))?;
+        if rows.policy.interfaces_unruled > 0 {
+            writeln!(
+                f,
+                "  the policy has no rules for {} interfaces: all their flows pass",
+                rows.policy.interfaces_unruled
+            )?;
+        }
         if rows.policy.unjudged > 0 {
             writeln!(
                 f,
@@ -142,10 +155,11 @@ impl fmt::Display for Summary<'_> {
         }
         let (secs, rate) = (self.elapsed.as_secs_f64(), self.packets_per_sec());
         writeln!(f, "elapsed   {secs:.3} s, {rate:.0} frames a second")?;
-        let verdict = match (self.output_failed, self.balances()) {
-            (true, _) => "open: the output failed, so rows are missing",
-            (false, true) => "balances: every frame is accounted for",
-            (false, false) => "DOES NOT BALANCE",
+        let verdict = match (self.output_failed, self.balances(), self.damage.is_empty()) {
+            (true, _, _) => "open: the output failed, so rows are missing",
+            (false, true, true) => "balances: every frame is accounted for",
+            (false, true, false) => "balances for what could be read: the input is not whole, see above",
+            (false, false, _) => "DOES NOT BALANCE",
         };
         writeln!(f, "ledger    {verdict}")
     }

@@ -9,6 +9,11 @@ use std::str::FromStr;
 pub struct Glob(String);
 
 impl Glob {
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether the pattern matches the whole of `name`.
     ///
     /// Only the last `*` met is ever reconsidered, since an earlier one could not take more than it: so the work is

@@ -5,13 +5,14 @@ use std::str::FromStr;
 
 use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{InterfaceId, Label};
+use super::live::LiveFlags;
 use super::output::{Compression, Destination, FileFormat};
 use super::value::{Cidr, SubnetCidr, ValueError, VpcCidr};
 
-/// The flags of `flowtap replay`, by their long names. What is `None` or empty was not given; the file, then the
+/// The flags of `flowtap replay` and `flowtap run`, by their long names. What is `None` or empty was not given; the file, then the
 /// default decides.
 #[derive(Debug, Clone, Default)]
-pub struct ReplayOptions {
+pub struct Flags {
     /// `--output`: replaces the file's `[[output]]` as a whole.
     pub output: Option<Destination>,
     /// `--format`: not looked at here.
@@ -58,6 +59,8 @@ pub struct ReplayOptions {
     pub quiet: bool,
     /// `--summary`
     pub summary: SummaryFormat,
+    /// Those of `flowtap run` alone.
+    pub live: LiveFlags,
 }
 
 /// How a replay tells what it did.

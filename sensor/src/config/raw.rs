@@ -9,6 +9,7 @@ use super::ConfigError;
 use super::document;
 use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{Label, RawInterface};
+use super::live::{CaptureBuffer, CapturePlane};
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
 
 /// A configuration file that was read, and not yet completed by flags and defaults.
@@ -17,6 +18,13 @@ use super::output::{Compression, Destination, FileFormat, SegmentMax};
 pub struct RawConfig {
     pub(super) account_id: Option<Label>,
     pub(super) region: Option<Label>,
+    pub(super) filter: Option<String>,
+    pub(super) policy: Option<PathBuf>,
+    pub(super) capture: Option<CapturePlane>,
+    pub(super) capture_buffer: Option<CaptureBuffer>,
+    pub(super) user: Option<String>,
+    pub(super) control_socket: Option<PathBuf>,
+    pub(super) state_directory: Option<PathBuf>,
     #[serde(default)]
     pub(super) interface: Vec<RawInterface>,
     #[serde(default)]

@@ -11,7 +11,7 @@ fn refusal(text: &str) -> String {
     RawConfig::parse(text).unwrap_err().to_string()
 }
 
-fn settings(text: &str, flags: ReplayOptions) -> Settings {
+fn settings(text: &str, flags: Flags) -> Settings {
     Settings::new(Some(RawConfig::parse(text).unwrap()), flags).unwrap()
 }
 
@@ -59,7 +59,7 @@ fn pairs(name: &str, metadata: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 #[test]
 fn a_file_with_every_key() {
-    let settings = settings(EVERYTHING, ReplayOptions::default());
+    let settings = settings(EVERYTHING, Flags::default());
     assert_eq!(settings.format, "v5");
     assert_eq!(settings.interval.secs(), 600);
     assert_eq!(settings.traffic, TrafficSelection::Reject);
@@ -83,7 +83,7 @@ fn a_file_with_every_key() {
 
 #[test]
 fn without_file_and_flags_the_defaults_hold() {
-    let settings = Settings::new(None, ReplayOptions::default()).unwrap();
+    let settings = Settings::new(None, Flags::default()).unwrap();
     assert_eq!((settings.format.as_str(), settings.interval.secs()), ("v2", 60));
     assert_eq!((settings.traffic, settings.fragments), (TrafficSelection::All, Fragments::Join));
     assert_eq!(settings.skipped_traffic, SkippedTraffic::LOG);
@@ -97,7 +97,7 @@ fn without_file_and_flags_the_defaults_hold() {
 
 #[test]
 fn the_first_interface_table_that_matches_speaks() {
-    let settings = settings(EVERYTHING, ReplayOptions::default());
+    let settings = settings(EVERYTHING, Flags::default());
     let eth0 = settings.interface("eth0");
     let common = [("account-id", "123456789012"), ("region", "eu-dc-1")];
     let own = [("interface-id", "eni-0123456789abcdef0"), ("interface-tag", "web server"), ("vpc-id", "vpc-1")];
@@ -117,7 +117,7 @@ fn the_first_interface_table_that_matches_speaks() {
 
 #[test]
 fn flags_win_over_the_file() {
-    let flags = ReplayOptions {
+    let flags = Flags {
         format: Some("v3".to_owned()),
         interval: Some("60s".parse().unwrap()),
         traffic: Some("all".parse().unwrap()),
@@ -134,7 +134,7 @@ fn flags_win_over_the_file() {
         file_format: Some("text".parse().unwrap()),
         compression: Some("gzip".parse().unwrap()),
         per_hour_partition: Some(false),
-        ..ReplayOptions::default()
+        ..Flags::default()
     };
     let settings = settings(EVERYTHING, flags);
     assert_eq!((settings.format.as_str(), settings.interval.secs()), ("v3", 60));
@@ -158,7 +158,7 @@ fn flags_win_over_the_file() {
 
 #[test]
 fn an_output_flag_replaces_the_whole_output() {
-    let flags = ReplayOptions { output: Some("-".parse().unwrap()), overwrite: true, ..ReplayOptions::default() };
+    let flags = Flags { output: Some("-".parse().unwrap()), overwrite: true, ..Flags::default() };
     let output = settings(EVERYTHING, flags).output;
     assert_eq!(
         output,
@@ -176,18 +176,17 @@ fn an_output_flag_replaces_the_whole_output() {
 
 #[test]
 fn several_files_need_a_directory() {
-    let refusal = |text: &str, flags: ReplayOptions| {
-        Settings::new(Some(RawConfig::parse(text).unwrap()), flags).unwrap_err().to_string()
-    };
+    let refusal =
+        |text: &str, flags: Flags| Settings::new(Some(RawConfig::parse(text).unwrap()), flags).unwrap_err().to_string();
     assert_eq!(
-        refusal("[[output]]\nfile = 'x'\nper-hour-partition = true\n", ReplayOptions::default()),
+        refusal("[[output]]\nfile = 'x'\nper-hour-partition = true\n", Flags::default()),
         "`per-hour-partition` needs a directory to write to"
     );
     assert_eq!(
-        refusal("[[output]]\nsegment-max = '75MB'\n", ReplayOptions::default()),
+        refusal("[[output]]\nsegment-max = '75MB'\n", Flags::default()),
         "`segment-max` needs a directory to write to"
     );
-    let flags = ReplayOptions { hive_compatible_partitions: Some(true), ..ReplayOptions::default() };
+    let flags = Flags { hive_compatible_partitions: Some(true), ..Flags::default() };
     assert_eq!(refusal("", flags), "`hive-compatible-partitions` needs a directory to write to");
 }
 
@@ -214,8 +213,8 @@ fn unknown_keys_are_refused_with_line_and_suggestion() {
 
 #[test]
 fn keys_that_nothing_would_honour_are_unknown() {
-    let known = "known here: `account-id`, `region`, `interface`, `flow-log`, `output`";
-    assert_eq!(refusal("capture = 'auto'\n"), format!("line 1: unknown key `capture`, {known}"));
+    let known = "known here: `account-id`, `region`, `filter`, `policy`, `capture`, `capture-buffer`, `user`, \
+                 `control-socket`, `state-directory`, `interface`, `flow-log`, `output`";
     assert_eq!(refusal("\naws-parity = true\n"), format!("line 2: unknown key `aws-parity`, {known}"));
 }
 

@@ -5,6 +5,10 @@
 //! stamp opens one interval and not all those between. A packet older than every open interval is late: it gets a
 //! window of its own interval, whose rows come after those the interval had already. The decision looks at nothing but
 //! the order of packets in the capture, so it is the same for any number of workers.
+//!
+//! A live capture closes intervals by the clock as well ([`Windows::keep_time`]), [`GRACE_SECS`] after their end, since
+//! packets of its end may still be on their way; and it may change the length of intervals between two of them
+//! ([`Windows::change`]).
 
 use crate::time::{NANOS_PER_SEC, Timestamp};
 
@@ -14,6 +18,9 @@ pub const INTERVALS_OPEN_MAX: usize = 4;
 /// How many closed intervals may collect late packets at once.
 pub const LATE_WINDOWS_MAX: usize = 4;
 
+/// How long after its end an interval is closed by the clock. Covers what the kernel and a worker hold back.
+pub const GRACE_SECS: u64 = 2;
+
 /// One collection of flows: an interval, or the late packets of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
@@ -21,14 +28,40 @@ pub struct Window {
     pub serial: u64,
     /// The interval's first nanosecond.
     pub start_ns: u64,
+    /// The next interval's first nanosecond.
+    pub end_ns: u64,
+    /// Which configuration it is counted and written by: 0, and one more with each change.
+    pub generation: u32,
     /// Whether it holds late packets.
     pub late: bool,
+}
+
+/// The intervals of one configuration.
+#[derive(Debug, Clone, Copy)]
+struct Rhythm {
+    generation: u32,
+    /// Before this, the intervals are those of the configuration before.
+    from_ns: u64,
+    length_ns: u64,
+}
+
+impl Rhythm {
+    /// First nanosecond of the interval that holds `time`, and of the next. The first interval after a change is
+    /// shorter where the new length does not divide the time of the change.
+    fn interval(&self, time: Timestamp) -> (u64, u64) {
+        let start_ns = time.0 - time.0 % self.length_ns;
+        (start_ns.max(self.from_ns), start_ns + self.length_ns)
+    }
 }
 
 /// The windows of a run. Knows times and numbers, no packets.
 #[derive(Debug)]
 pub struct Windows {
-    length_ns: u64,
+    rhythm: Rhythm,
+    /// The rhythm before the last change.
+    former: Option<Rhythm>,
+    /// The clock has closed all intervals before this.
+    closed_until_ns: u64,
     next_serial: u64,
     /// In order of time.
     open: Vec<Window>,
@@ -39,26 +72,30 @@ pub struct Windows {
 impl Windows {
     /// No window is open. `length_secs` is the aggregation interval, at least a second.
     pub fn new(length_secs: u32) -> Self {
-        let length_ns = u64::from(length_secs.max(1)) * NANOS_PER_SEC;
-        Self { length_ns, next_serial: 0, open: Vec::new(), late: Vec::new() }
+        let rhythm = Rhythm { generation: 0, from_ns: 0, length_ns: nanos(length_secs) };
+        Self { rhythm, former: None, closed_until_ns: 0, next_serial: 0, open: Vec::new(), late: Vec::new() }
     }
 
     /// The window of a packet captured at `time`. What must close first is added to `closed`.
     pub fn admit(&mut self, time: Timestamp, closed: &mut Vec<Window>) -> Window {
-        let start_ns = time.0 - time.0 % self.length_ns;
+        let rhythm = self.rhythm_at(time);
+        let (start_ns, _) = rhythm.interval(time);
         if let Some(known) = self.open.iter().find(|window| window.start_ns == start_ns) {
             return *known;
+        }
+        if start_ns < self.closed_until_ns {
+            return self.admit_late(rhythm, time, closed);
         }
         let full = self.open.len() >= INTERVALS_OPEN_MAX;
         let older_than_all = self.open.first().is_some_and(|oldest| start_ns < oldest.start_ns);
         if full && older_than_all {
-            return self.admit_late(start_ns, closed);
+            return self.admit_late(rhythm, time, closed);
         }
         if full {
             closed.append(&mut self.late);
             closed.push(self.open.remove(0));
         }
-        let window = self.number(start_ns, false);
+        let window = self.number(rhythm, time, false);
         let at = self.open.partition_point(|other| other.start_ns < start_ns);
         self.open.insert(at, window);
         window
@@ -67,7 +104,7 @@ impl Windows {
     /// Whether a packet captured at `time` belongs to `window`, which is open.
     #[inline]
     pub fn holds(&self, window: &Window, time: Timestamp) -> bool {
-        time.0.wrapping_sub(window.start_ns) < self.length_ns
+        time.0.wrapping_sub(window.start_ns) < window.end_ns - window.start_ns
     }
 
     /// The window that a loss reported at `time` is told in: its own if it is open, else the newest.
@@ -79,29 +116,83 @@ impl Windows {
         }
     }
 
+    /// Closes what has been over for [`GRACE_SECS`] at `now`, and opens the interval of `now`, so that an interval
+    /// without any packet closes too. What is late closes with the next interval. A clock that was set back by more
+    /// than two intervals closes everything, and the past is open again.
+    pub fn keep_time(&mut self, now: Timestamp, closed: &mut Vec<Window>) {
+        let rhythm = self.rhythm_at(now);
+        if now.0 + 2 * rhythm.length_ns < self.closed_until_ns {
+            self.close_all(closed);
+            self.closed_until_ns = 0;
+        }
+        let due = self.open.partition_point(|window| window.end_ns + GRACE_SECS * NANOS_PER_SEC <= now.0);
+        if let Some(last) = due.checked_sub(1).and_then(|at| self.open.get(at)) {
+            self.closed_until_ns = self.closed_until_ns.max(last.end_ns);
+            closed.append(&mut self.late);
+            closed.extend(self.open.drain(..due));
+        }
+        if rhythm.interval(now).0 >= self.closed_until_ns {
+            self.admit(now, closed);
+        }
+    }
+
+    /// Changes the length of the intervals, and with it the configuration, at the end of the interval of `now`; says
+    /// when that is. `None` while an earlier change is still to come.
+    pub fn change(&mut self, now: Timestamp, length_secs: u32) -> Option<Timestamp> {
+        if now.0 < self.rhythm.from_ns {
+            return None;
+        }
+        let before = self.rhythm;
+        let (_, from_ns) = before.interval(now);
+        // A packet may be ahead of the clock that reads `now`, and its interval open already.
+        let from_ns = self.open.last().map_or(from_ns, |newest| newest.end_ns.max(from_ns));
+        let generation = self.rhythm.generation + 1;
+        self.former = Some(before);
+        self.rhythm = Rhythm { generation, from_ns, length_ns: nanos(length_secs) };
+        Some(Timestamp(from_ns))
+    }
+
+    /// The configuration of the newest intervals.
+    pub fn generation(&self) -> u32 {
+        self.rhythm.generation
+    }
+
+    fn rhythm_at(&self, time: Timestamp) -> Rhythm {
+        match self.former {
+            Some(former) if time.0 < self.rhythm.from_ns => former,
+            Some(_) | None => self.rhythm,
+        }
+    }
+
     /// Closes all windows, the oldest first.
     pub fn close_all(&mut self, closed: &mut Vec<Window>) {
         closed.append(&mut self.late);
         closed.append(&mut self.open);
     }
 
-    fn admit_late(&mut self, start_ns: u64, closed: &mut Vec<Window>) -> Window {
+    fn admit_late(&mut self, rhythm: Rhythm, time: Timestamp, closed: &mut Vec<Window>) -> Window {
+        let (start_ns, _) = rhythm.interval(time);
         if let Some(known) = self.late.iter().find(|window| window.start_ns == start_ns) {
             return *known;
         }
         if self.late.len() >= LATE_WINDOWS_MAX {
             closed.push(self.late.remove(0));
         }
-        let window = self.number(start_ns, true);
+        let window = self.number(rhythm, time, true);
         self.late.push(window);
         window
     }
 
-    fn number(&mut self, start_ns: u64, late: bool) -> Window {
+    fn number(&mut self, rhythm: Rhythm, time: Timestamp, late: bool) -> Window {
         let serial = self.next_serial;
         self.next_serial += 1;
-        Window { serial, start_ns, late }
+        let (start_ns, end_ns) = rhythm.interval(time);
+        Window { serial, start_ns, end_ns, generation: rhythm.generation, late }
     }
+}
+
+fn nanos(secs: u32) -> u64 {
+    u64::from(secs.max(1)) * NANOS_PER_SEC
 }
 
 #[cfg(test)]
@@ -164,6 +255,70 @@ mod tests {
         assert_eq!(windows.for_loss(Timestamp(601 * SEC), &mut closed).start_ns, 600 * SEC);
         assert_eq!(windows.for_loss(Timestamp(9_999 * SEC), &mut closed).start_ns, 660 * SEC);
         assert_eq!(closed, []);
+    }
+
+    const NONE: [u64; 0] = [];
+
+    fn starts(closed: &[Window]) -> Vec<u64> {
+        closed.iter().map(|window| window.start_ns / SEC).collect()
+    }
+
+    fn keep_time(windows: &mut Windows, now_secs: u64) -> Vec<u64> {
+        let mut closed = Vec::new();
+        windows.keep_time(Timestamp(now_secs * SEC), &mut closed);
+        starts(&closed)
+    }
+
+    #[test]
+    fn the_clock_closes_intervals_also_those_without_packets() {
+        let mut windows = Windows::new(60);
+        assert_eq!(keep_time(&mut windows, 610), NONE);
+        assert_eq!(keep_time(&mut windows, 661), NONE);
+        assert_eq!(admit(&mut windows, 659 * SEC), (600, false, vec![]), "within the grace a packet is in time");
+        assert_eq!(keep_time(&mut windows, 662), [600]);
+        assert_eq!(keep_time(&mut windows, 663), NONE);
+        assert_eq!(admit(&mut windows, 659 * SEC), (600, true, vec![]), "after it, late");
+        assert_eq!(keep_time(&mut windows, 722), [600, 660], "what is late closes with the next interval, before it");
+        // The machine slept: the interval it fell asleep in closes, none of those between is made up.
+        assert_eq!(keep_time(&mut windows, 9_000), [720]);
+        assert_eq!(keep_time(&mut windows, 9_062), [9_000]);
+    }
+
+    #[test]
+    fn a_clock_set_back_opens_the_past_again() {
+        let mut windows = Windows::new(60);
+        keep_time(&mut windows, 7_200);
+        assert_eq!(keep_time(&mut windows, 7_262), [7_200]);
+        assert_eq!(keep_time(&mut windows, 3_600), [7_260]);
+        assert_eq!(admit(&mut windows, 3_601 * SEC), (3_600, false, vec![]));
+        assert_eq!(keep_time(&mut windows, 3_662), [3_600]);
+        // A little correction across the border is no step.
+        assert_eq!(keep_time(&mut windows, 3_658), NONE);
+        assert_eq!(admit(&mut windows, 3_659 * SEC), (3_600, true, vec![]));
+    }
+
+    #[test]
+    fn a_change_comes_between_two_intervals() {
+        let mut windows = Windows::new(60);
+        keep_time(&mut windows, 610);
+        assert_eq!(windows.change(Timestamp(610 * SEC), 90), Some(Timestamp(660 * SEC)));
+        assert_eq!(windows.change(Timestamp(620 * SEC), 60), None);
+        let mut closed = Vec::new();
+        let mut parts = |secs: u64| {
+            let window = windows.admit(Timestamp(secs * SEC), &mut closed);
+            (window.start_ns / SEC, window.end_ns / SEC, window.generation)
+        };
+        assert_eq!(parts(659), (600, 660, 0));
+        assert_eq!(parts(660), (660, 720, 1), "shorter, for 90 s intervals begin at 630 and 720");
+        assert_eq!(parts(720), (720, 810, 1));
+        assert_eq!(parts(650), (600, 660, 0));
+    }
+
+    #[test]
+    fn a_change_waits_for_intervals_that_are_open_already() {
+        let mut windows = Windows::new(60);
+        admit(&mut windows, 661 * SEC);
+        assert_eq!(windows.change(Timestamp(659 * SEC), 60), Some(Timestamp(720 * SEC)));
     }
 
     proptest! {

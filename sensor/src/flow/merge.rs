@@ -66,6 +66,15 @@ impl<'a> Merged<'a> {
         })
     }
 
+    /// The interfaces that have flows, in order.
+    pub fn interfaces(&self) -> Vec<u16> {
+        let v4 = self.tables.iter().flat_map(|table| interfaces(&table.v4));
+        let mut all: Vec<_> = v4.chain(self.tables.iter().flat_map(|table| interfaces(&table.v6))).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// Cuts the flows into parts that follow each other, of about `part_flows` flows in each table.
     pub fn parts(&self, part_flows: usize) -> Vec<Part> {
         let mut borders: Vec<_> = cuts(self.tables.iter().map(|table| &table.v4), part_flows).map(Border::V4).collect();
@@ -127,6 +136,12 @@ impl Border {
             Self::V6(key) => (key.interface(), 6),
         }
     }
+}
+
+/// The interfaces of one table: from the first flow of each to the first of the next.
+fn interfaces<K: FlowKey>(table: &Table<K>) -> impl Iterator<Item = u16> + '_ {
+    let interface_at = |rank| table.sorted(rank).map(|entry| entry.key.interface());
+    std::iter::successors(interface_at(0), move |last| interface_at(table.rank_where(|key| key.interface() <= *last)))
 }
 
 /// Every `part_flows`-th key of the largest table, without the first.
@@ -249,6 +264,9 @@ mod tests {
             let seen: Vec<_> = flows
                 .map(|flow| ((flow.key.interface, flow.key.src.is_ipv6(), number(&flow)), flow.counts.packets))
                 .collect();
+            let mut interfaces: Vec<_> = expected.keys().map(|(interface, ..)| *interface).collect();
+            interfaces.dedup();
+            prop_assert_eq!(Merged::new(&tables).interfaces(), interfaces);
             prop_assert_eq!(seen, expected.into_iter().collect::<Vec<_>>());
         }
 

@@ -13,7 +13,7 @@ use crate::capture::{Block, CaptureDrop, Direction, Fill, Frame, Interface, Link
 use crate::classify::{Classifier, LocalNetworks};
 use crate::config::{SkippedTraffic, TrafficSelection};
 use crate::flow::FragmentRule;
-use crate::recorder::InterfaceFacts;
+use crate::recorder::{InterfaceFacts, Recording, Rules};
 use crate::time::{NANOS_PER_SEC, Timestamp};
 
 /// One UDP packet over raw IPv4: when, between which hosts, and what kind of piece of a datagram it is.
@@ -102,6 +102,10 @@ impl Sink for Kept {
         Ok(())
     }
 
+    fn publish(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
@@ -121,20 +125,22 @@ fn job(script: Script, kept: &Kept, workers: usize, flows_max: usize) -> Job {
         interfaces,
         workers: NonZeroUsize::new(workers).unwrap(),
         limits: Limits { flows_max, fragments: FragmentRule::Join, keep_detail: false, seed: 1 },
-        rules: Rules {
-            interval_secs: 60,
-            skipped_traffic: SkippedTraffic::LOG,
-            traffic: TrafficSelection::All,
-            threads: NonZeroUsize::new(workers).unwrap(),
-            with_community_id: false,
-            seed: 1,
+        recording: Recording {
+            rules: Rules {
+                interval_secs: 60,
+                skipped_traffic: SkippedTraffic::LOG,
+                traffic: TrafficSelection::All,
+                threads: NonZeroUsize::new(workers).unwrap(),
+                with_community_id: false,
+                seed: 1,
+            },
+            policy: None,
+            describe: Box::new(|_| InterfaceFacts {
+                metadata: Arc::default(),
+                classifier: Classifier::new(&[], &[]),
+                local: LocalNetworks::new(&[]),
+            }),
         },
-        policy: None,
-        describe: Box::new(|_| InterfaceFacts {
-            metadata: Arc::default(),
-            classifier: Classifier::new(&[], &[]),
-            local: LocalNetworks::new(&[]),
-        }),
         sink: Box::new(kept.clone()),
         progress: Box::new(|_| {}),
     }

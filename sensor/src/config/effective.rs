@@ -1,0 +1,171 @@
+//! Settings as the file that would make them: every default written out.
+
+use flowlog::record::TrafficClass;
+use toml::{Table, Value};
+
+use super::interface::RawInterface;
+use super::output::{Compression, Destination, FileFormat, Output};
+use super::{Fragments, Label, Settings, TrafficSelection};
+
+impl Settings {
+    /// A configuration file that comes to these settings with no flags beside it. What only flags can say (an
+    /// interface for which there is no table, what they say of all interfaces) is not in it.
+    pub fn effective(&self) -> String {
+        let mut file = Table::new();
+        let mut set = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                file.insert(key.to_owned(), Value::String(value));
+            }
+        };
+        let path = |path: &std::path::PathBuf| path.display().to_string();
+        set("account-id", self.account_id.as_ref().map(|label: &Label| label.as_str().to_owned()));
+        set("region", self.region.as_ref().map(|label| label.as_str().to_owned()));
+        set("filter", self.filter.clone());
+        set("policy", self.policy.as_ref().map(path));
+        set("capture", Some(self.live.capture.as_str().to_owned()));
+        set("capture-buffer", Some(format!("{}MB", self.live.capture_buffer.bytes() / 1_000_000)));
+        set("user", self.live.user.clone());
+        set("control-socket", self.live.control_socket.as_ref().map(path));
+        set("state-directory", self.live.state_directory.as_ref().map(path));
+        let interfaces: Vec<_> = self.interfaces.iter().map(interface).map(Value::Table).collect();
+        if !interfaces.is_empty() {
+            file.insert("interface".to_owned(), Value::Array(interfaces));
+        }
+        file.insert("flow-log".to_owned(), Value::Table(self.flow_log()));
+        file.insert("output".to_owned(), Value::Array(vec![Value::Table(output(&self.output))]));
+        file.to_string()
+    }
+
+    fn flow_log(&self) -> Table {
+        let traffic = match self.traffic {
+            TrafficSelection::All => "all",
+            TrafficSelection::Accept => "accept",
+            TrafficSelection::Reject => "reject",
+        };
+        let fragments = match self.fragments {
+            Fragments::Join => "join",
+            Fragments::Apart => "apart",
+        };
+        let treatment = |class| if self.skipped_traffic.omits(class) { "omit" } else { "log" };
+        let skipped = TrafficClass::ALL.iter().map(|class| (class.as_str().to_owned(), treatment(*class).into()));
+        let mut table = Table::from_iter([
+            ("format".to_owned(), self.format.clone().into()),
+            ("interval".to_owned(), format!("{}s", self.interval.secs()).into()),
+            ("traffic".to_owned(), traffic.into()),
+            ("skipped-traffic".to_owned(), Value::Table(skipped.collect())),
+            ("fragments".to_owned(), fragments.into()),
+            ("flow-table-max".to_owned(), self.flow_table_max.flows().to_string().into()),
+        ]);
+        if let Some(workers) = self.workers {
+            table.insert("workers".to_owned(), workers.count().to_string().into());
+        }
+        table
+    }
+}
+
+fn interface(raw: &RawInterface) -> Table {
+    let settings = &raw.settings;
+    let mut table = Table::from_iter([("name".to_owned(), raw.name.as_str().into())]);
+    table.extend(settings.metadata.iter().map(|(key, value)| (key.clone(), value.clone().into())));
+    let lists: [(&str, Vec<String>); 3] = [
+        ("vpc-cidr", settings.vpc_cidrs.iter().map(ToString::to_string).collect()),
+        ("subnet-cidr", settings.subnet_cidrs.iter().map(ToString::to_string).collect()),
+        ("local", settings.local.iter().map(ToString::to_string).collect()),
+    ];
+    let given = lists.into_iter().filter(|(_, blocks)| !blocks.is_empty());
+    table.extend(given.map(|(key, blocks)| (key.to_owned(), Value::from(blocks))));
+    table
+}
+
+fn output(output: &Output) -> Table {
+    let file_format = match output.file_format {
+        FileFormat::Text => "text",
+        FileFormat::Json => "json",
+        FileFormat::Parquet => "parquet",
+    };
+    let compression = match output.compression {
+        Compression::None => "none",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+    };
+    let mut table = Table::from_iter([
+        ("file-format".to_owned(), file_format.into()),
+        ("compression".to_owned(), compression.into()),
+    ]);
+    match &output.destination {
+        Destination::Stdout => {}
+        Destination::File(path) => {
+            table.insert("file".to_owned(), path.display().to_string().into());
+        }
+        Destination::Directory(path) => {
+            table.insert("directory".to_owned(), path.display().to_string().into());
+            table.insert("segment-max".to_owned(), size(output.segment_max.bytes()).into());
+            table.insert("hive-compatible-partitions".to_owned(), output.hive_compatible_partitions.into());
+            table.insert("per-hour-partition".to_owned(), output.per_hour_partition.into());
+        }
+    }
+    table
+}
+
+/// Every size that can be written is a whole number of one of the two.
+fn size(bytes: u64) -> String {
+    if bytes.is_multiple_of(1_000_000) { format!("{}MB", bytes / 1_000_000) } else { format!("{}MiB", bytes >> 20) }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Flags, RawConfig, Settings};
+
+    fn settings(text: &str) -> Settings {
+        Settings::new(Some(RawConfig::parse(text).unwrap()), Flags::default()).unwrap()
+    }
+
+    #[test]
+    fn the_effective_file_comes_to_the_same_settings() {
+        let full = r#"
+            account-id = "123456789012"
+            region = "eu-dc-1"
+            filter = "tcp"
+            policy = "policy.toml"
+            capture = "pcap"
+            capture-buffer = "4MB"
+            user = "log"
+            control-socket = "/run/x.sock"
+            state-directory = "/var/lib/x"
+            [[interface]]
+            name = "eth*"
+            interface-id = "eni-1"
+            interface-tag = "web server"
+            vpc-cidr = "10.0.0.0/16"
+            local = ["10.0.1.0/24", "2001:db8::/64"]
+            [[interface]]
+            name = "lo"
+            [flow-log]
+            format = "v5"
+            interval = "10m"
+            traffic = "reject"
+            skipped-traffic = { dns = "omit", dhcp = "log" }
+            fragments = "apart"
+            workers = 3
+            flow-table-max = 1000
+            [[output]]
+            directory = "/var/log/x"
+            file-format = "parquet"
+            segment-max = "64MiB"
+            per-hour-partition = true
+        "#;
+        for text in [full, "", "[[output]]\nfile = 'x.json.gz'"] {
+            let settings_given = settings(text);
+            let again = settings(&settings_given.effective());
+            assert_eq!(format!("{again:?}"), format!("{settings_given:?}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_written_out() {
+        let effective = settings("").effective();
+        for line in ["interval = \"60s\"", "format = \"v2\"", "capture-buffer = \"16MB\"", "dns = \"log\""] {
+            assert!(effective.lines().any(|found| found == line), "{line} is not in\n{effective}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! A live run: builds the parts, owns the threads, and knows the order in which they begin and end.
+//!
+//! Each worker has a [`LiveSource`] and runs [`crate::worker`]'s loop, the recorder has a thread, and the calling thread
+//! looks after everything else: signals, the control socket, and the interfaces that come and go.
+//!
+//! Begin: open the control socket and the interfaces, give up the rights of root, tell what the last run missed, and
+//! only then make threads. End, in reverse: the sources read what is left, the workers hand over the open interval, the
+//! recorder writes and publishes it; all within [`STOP_SECS_MAX`].
+
+pub mod control;
+mod keeper;
+pub mod privileges;
+pub mod state;
+mod status;
+mod watcher;
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use flowlog::sink::{Sink, SinkError};
+
+use crate::capture::live::{Command, LiveSource};
+use crate::capture::{Interface, Interfaces, Roster, Source};
+use crate::feed::{Clock, LiveFeed};
+use crate::flow::interval::Windows;
+use crate::ledger::{FrameCounts, RowCounts};
+use crate::recorder::{Live, Milestone, Recorder, RecorderError, Recording};
+use crate::time::Timestamp;
+use crate::worker::{Handover, Limits, Worker};
+use control::ControlError;
+use keeper::{Board, Keeper, Signals};
+use privileges::{PrivilegeError, User};
+use state::{State, StateFile};
+use watcher::Watcher;
+
+pub use watcher::{TAPS_MAX, Watch};
+
+/// Everything a live run needs.
+pub struct Job {
+    /// Tells the time.
+    pub clock: Clock,
+    /// How many threads count; interfaces are shared out among them.
+    pub workers: NonZeroUsize,
+    /// What to do.
+    pub configuration: Configuration,
+    /// Where records go.
+    pub sink: Box<dyn Sink>,
+    /// Reads and checks the configuration again.
+    pub reload: Reload,
+    /// Where to be reached; and whether that is asked for, or just the custom.
+    pub control: Control,
+    /// Where to note how far the run has come.
+    pub state: Option<StateFile>,
+    /// Whom to become.
+    pub user: Option<User>,
+    /// A directory that must be writable as that user.
+    pub output_directory: Option<PathBuf>,
+}
+
+/// What a reload can change.
+pub struct Configuration {
+    /// Which interfaces, and how they are opened.
+    pub watch: Watch,
+    /// How each worker counts.
+    pub limits: Limits,
+    /// How flows become records.
+    pub recording: Recording,
+}
+
+/// Reads and checks the configuration again. The sink is `None` where records go on going where they go.
+pub type Reload = Box<dyn FnMut() -> Result<(Configuration, Option<Box<dyn Sink>>), ReloadError>>;
+
+/// What is wrong with a configuration, in the words of whoever read it.
+pub type ReloadError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The control socket that a run shall have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// This one: the run fails without it.
+    Required(PathBuf),
+    /// This one if it can be had.
+    IfPossible(PathBuf),
+}
+
+/// Why a run did not begin, or ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The control socket that was asked for can't be had.
+    #[error("control socket {0}")]
+    Control(#[from] ControlError),
+    /// Rights can't be given up.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// Signals or threads can't be had.
+    #[error("{0}")]
+    System(#[from] io::Error),
+    /// The user that the run becomes may not write its output.
+    #[error(
+        "{}: {} can't write there ({cause}): give the directory to that user, or choose another with `user`",
+        directory.display(),
+        user.as_deref().unwrap_or("this user")
+    )]
+    Unwritable {
+        /// The output directory.
+        directory: PathBuf,
+        /// Whom the run became.
+        user: Option<String>,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Records could not be written.
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
+    /// The last records could not be published.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What became of the frames.
+    pub frames: FrameCounts,
+    /// What became of the flows.
+    pub rows: RowCounts,
+}
+
+/// Runs until a signal says to stop.
+///
+/// # Errors
+/// When the run can't begin, or its records have nowhere to go.
+pub fn run(job: Job) -> Result<Outcome, DaemonError> {
+    let Job { clock, workers, configuration, sink, reload, control, state, user, output_directory } = job;
+    let Configuration { watch, limits, recording } = configuration;
+    let (started, interval_secs) = (clock(), recording.rules.interval_secs);
+    let signals = Signals::new()?;
+    let listener = listen(control)?;
+
+    let (interfaces, roster) = (Interfaces::default(), Roster::default());
+    let (lost_sender, lost) = unbounded();
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    let mut commands = Vec::new();
+    for _ in 0..workers.get() {
+        let (sender, receiver) = unbounded();
+        sources.push(Box::new(LiveSource::new(receiver, lost_sender.clone(), roster.clone(), Arc::clone(&clock))));
+        commands.push(sender);
+    }
+    let mut watcher = Watcher::new(watch, interfaces.clone(), roster.clone(), commands.clone(), lost);
+    watcher.scan(started);
+    privileges::give_up(user.as_ref())?;
+    let user = user.map(|user| user.name);
+    if let Some(directory) = output_directory {
+        state::try_directory(&directory).map_err(|cause| DaemonError::Unwritable { directory, user, cause })?;
+    }
+
+    let board = Board::default();
+    let (changes_sender, changes) = unbounded();
+    let live = Live { roster: roster.clone(), changes, published: on_publication(&board, state.clone(), &roster) };
+    let (homes, homecomings): (Vec<_>, Vec<_>) = (0..workers.get()).map(|_| unbounded()).unzip();
+    let mut recorder = Recorder::live(recording, interfaces.clone(), sink, homes, live);
+    if let Some(state) = &state {
+        tell_gap(&mut recorder, state, &interfaces, started)?;
+        note(state, &State { published_until: started.secs(), interfaces: watcher.names(), stopped: false });
+    }
+
+    let feed = LiveFeed::new(sources, Windows::new(interval_secs), limits, Arc::clone(&clock));
+    let (recorder_sender, handovers) = bounded::<Handover>(workers.get() * SHARES_WAITING_MAX);
+    let mut keeper = Keeper {
+        clock: Arc::clone(&clock),
+        started,
+        feed: &feed,
+        watcher,
+        roster,
+        board,
+        changes: changes_sender,
+        reload,
+        interval_secs,
+        reloads: 0,
+    };
+    let mut frames = FrameCounts::default();
+    let written = thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for (number, home) in homecomings.into_iter().enumerate() {
+            let worker = Worker::new(number, &feed, recorder_sender.clone(), home);
+            threads.push(scope.spawn(move || worker.run()));
+        }
+        drop(recorder_sender);
+        let (recorder, feed) = (&mut recorder, &feed);
+        let recording = scope.spawn(move || record(recorder, handovers, feed));
+        tracing::info!(workers = workers.get(), interval_secs, "running");
+        keeper.keep(&signals, listener.as_ref(), || recording.is_finished());
+        tracing::info!("stopping: what is counted is published");
+        exit_in_time();
+        for source in &commands {
+            source.send(Command::Stop).ok();
+        }
+        for thread in threads {
+            // A worker that panicked has told the recorder, and its counts are gone.
+            thread.join().into_iter().for_each(|counts| frames.add(&counts));
+        }
+        recording.join().unwrap_or(Err(RecorderError::WorkerPanicked))
+    });
+    let names = keeper.watcher.names();
+    let (rows, mut sink) = recorder.into_parts();
+    written?;
+    sink.finish()?;
+    if let Some(state) = &state {
+        note(state, &State { published_until: clock().secs(), interfaces: names, stopped: true });
+    }
+    Ok(Outcome { frames, rows })
+}
+
+/// The recorder's thread.
+fn record(recorder: &mut Recorder, handovers: Receiver<Handover>, feed: &LiveFeed) -> Result<(), RecorderError> {
+    let written = recorder.run(&handovers);
+    // Workers that wait for a recorder that has failed, or for each other, must not wait for ever.
+    drop(handovers);
+    recorder.release_workers();
+    feed.abandon();
+    written
+}
+
+fn listen(control: Control) -> Result<Option<UnixListener>, ControlError> {
+    match control {
+        Control::Required(path) => control::listen(&path).map(Some),
+        Control::IfPossible(path) => match control::listen(&path) {
+            Ok(listener) => Ok(Some(listener)),
+            Err(error) => {
+                tracing::warn!(%error, "running without a control socket: `status` and `reload` won't reach this run");
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// Writes what no run has recorded since the last one crashed.
+fn tell_gap(
+    recorder: &mut Recorder,
+    state: &StateFile,
+    interfaces: &Interfaces,
+    now: Timestamp,
+) -> Result<(), RecorderError> {
+    let last = state.load().unwrap_or_else(|error| {
+        tracing::warn!(%error, "how far the last run came can't be read: a gap, if there is one, is not told");
+        None
+    });
+    let Some((last, (start_secs, end_secs))) = last.and_then(|last| last.gap(now.secs()).map(|gap| (last, gap))) else {
+        return Ok(());
+    };
+    let index = |name: &String| interfaces.intern(Interface { name: name.clone(), capture: String::new() });
+    let missed: Vec<_> = last.interfaces.iter().filter_map(index).collect();
+    tracing::warn!(
+        start_secs,
+        end_secs,
+        interfaces = missed.len(),
+        "the last run did not end in order: SKIPDATA is written"
+    );
+    recorder.write_gap(&missed, start_secs, end_secs)
+}
+
+/// What is done whenever an interval is published.
+fn on_publication(board: &Board, state: Option<StateFile>, roster: &Roster) -> Box<dyn FnMut(&Milestone<'_>) + Send> {
+    let (board, roster) = (board.clone(), roster.clone());
+    Box::new(move |milestone| {
+        for file in &milestone.files {
+            tracing::debug!(path = %file.path.display(), rows = file.row_count, "published");
+        }
+        board.post(milestone);
+        if let Some(state) = &state {
+            let interfaces = roster.current().into_iter().map(|stay| stay.name).collect();
+            note(state, &State { published_until: milestone.until_secs, interfaces, stopped: false });
+        }
+    })
+}
+
+fn note(file: &StateFile, state: &State) {
+    if let Err(error) = file.save(state) {
+        tracing::warn!(%error, "how far the run has come can't be noted: after a crash the gap would look longer");
+    }
+}
+
+/// Ends the program when stopping takes longer than [`STOP_SECS_MAX`]: whoever stops a service waits for it.
+fn exit_in_time() {
+    thread::spawn(|| {
+        thread::sleep(Duration::from_secs(STOP_SECS_MAX));
+        tracing::error!("stopping takes longer than {STOP_SECS_MAX} s: what is not published is given up");
+        std::process::exit(EXIT_GIVEN_UP);
+    });
+}
+
+/// How long a run may take to publish what it has counted, once it is told to stop.
+pub const STOP_SECS_MAX: u64 = 10;
+
+/// As after any output that could not be written.
+const EXIT_GIVEN_UP: i32 = 1;
+
+/// How many shares a worker may have waiting before it waits itself.
+const SHARES_WAITING_MAX: usize = 2;
+
+#[cfg(test)]
+mod tests;

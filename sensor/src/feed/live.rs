@@ -1,0 +1,127 @@
+//! A feed of live sources: one for each worker, and a clock that closes intervals whether or not packets come.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::{Feed, Planner, Step};
+use crate::capture::{Block, Fill, Source};
+use crate::flow::interval::Windows;
+use crate::ledger::FrameCounts;
+use crate::time::Timestamp;
+use crate::worker::Limits;
+
+/// Tells the time: the binary's own clock, or a test's.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Live sources and the windows they share.
+pub struct LiveFeed {
+    sources: Vec<Mutex<Box<dyn Source>>>,
+    clock: Clock,
+    shared: Mutex<Shared>,
+    /// Is told when a source has ended.
+    ended: Condvar,
+    /// What each worker has reported.
+    reports: Vec<Mutex<FrameCounts>>,
+}
+
+struct Shared {
+    planner: Planner,
+    /// Sources that have not ended.
+    running: usize,
+    /// Those of the generation before, and those of the newest.
+    limits: [(u32, Limits); 2],
+}
+
+impl LiveFeed {
+    /// A feed with a worker for each of `sources`. A source that has nothing says [`Fill::Idle`] before long.
+    pub fn new(sources: Vec<Box<dyn Source>>, windows: Windows, limits: Limits, clock: Clock) -> Self {
+        let workers = sources.len();
+        let newest = (windows.generation(), limits);
+        Self {
+            sources: sources.into_iter().map(Mutex::new).collect(),
+            clock,
+            shared: Mutex::new(Shared {
+                planner: Planner::new(windows, workers),
+                running: workers,
+                limits: [newest; 2],
+            }),
+            ended: Condvar::new(),
+            reports: (0..workers).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Changes how packets are counted from the end of this interval on, and says when that is; `None` while an
+    /// earlier change is still to come. `prepare` is told the new generation before any worker can meet it.
+    pub fn change(&self, interval_secs: u32, limits: Limits, prepare: impl FnOnce(u32)) -> Option<Timestamp> {
+        let now = (self.clock)();
+        let mut shared = self.lock();
+        let from = shared.planner.windows.change(now, interval_secs)?;
+        let generation = shared.planner.windows.generation();
+        let [_, newest] = shared.limits;
+        shared.limits = [newest, (generation, limits)];
+        prepare(generation);
+        Some(from)
+    }
+
+    /// Lets workers end that wait for one that never will.
+    pub fn abandon(&self) {
+        self.lock().running = 0;
+        self.ended.notify_all();
+    }
+
+    /// What the workers have done so far, each as of its last block.
+    pub fn reported(&self) -> FrameCounts {
+        let mut sum = FrameCounts::default();
+        self.reports.iter().for_each(|report| sum.add(&lock(report)));
+        sum
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+
+    /// Windows close only once no worker holds a frame without a plan, so those that end first wait for the last.
+    fn wait_for_all<'a>(&self, mut shared: MutexGuard<'a, Shared>) -> MutexGuard<'a, Shared> {
+        shared.running = shared.running.saturating_sub(1);
+        self.ended.notify_all();
+        self.ended.wait_while(shared, |shared| shared.running > 0).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Feed for LiveFeed {
+    fn pull(&self, worker: usize, block: &mut Block, plan: &mut Vec<Step>) -> Fill {
+        plan.clear();
+        // A source that fails has nothing more; the live one says why in the log and goes on without its interface.
+        let fill = match self.sources.get(worker) {
+            Some(source) => lock(source).fill(block).unwrap_or(Fill::End),
+            None => Fill::End,
+        };
+        let now = (self.clock)();
+        let mut shared = self.lock();
+        if fill == Fill::End {
+            shared = self.wait_for_all(shared);
+            *block = Block::default();
+            shared.planner.hear(worker, plan);
+            shared.planner.cut_short(worker, now, plan);
+            return Fill::End;
+        }
+        shared.planner.hear(worker, plan);
+        shared.planner.assign(worker, block, plan);
+        shared.planner.keep_time(worker, now, plan);
+        fill
+    }
+
+    fn limits(&self, generation: u32) -> Limits {
+        let [before, newest] = self.lock().limits;
+        if generation < newest.0 { before.1 } else { newest.1 }
+    }
+
+    fn report(&self, worker: usize, counts: &FrameCounts) {
+        if let Some(report) = self.reports.get(worker) {
+            lock(report).clone_from(counts);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,152 @@
+//! The daemon while it runs, and what it has recorded.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
+
+use flowtap_tests::program::{command, flowtap};
+use flowtap_tests::{Dir, Run};
+use serde_json::Value;
+
+use super::net::{Net, Process, must, namespaced};
+
+/// A running daemon in the near namespace. Its records are in `logs/` of the directory, its own words in `log.txt`.
+pub(super) struct Daemon<'a> {
+    dir: &'a Dir,
+    process: Process,
+}
+
+/// Interface, source port, destination port, protocol, packets, bytes, start, end, direction, status.
+pub(super) const FORMAT: &str = "${interface-id} ${srcport} ${dstport} ${protocol} ${packets} ${bytes} ${start} ${end} \
+                      ${flow-direction} ${log-status}";
+
+pub(super) const OPTIONS: [&str; 10] = [
+    "--output",
+    "logs/",
+    "--format",
+    FORMAT,
+    "--compression",
+    "none",
+    "--control-socket",
+    "control.sock",
+    "--log-level",
+    "debug",
+];
+
+impl<'a> Daemon<'a> {
+    /// Starts the daemon and waits until it runs.
+    pub(super) fn start(net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
+        // The daemon becomes another user, who must get to its files.
+        fs::set_permissions(dir.path("."), Permissions::from_mode(0o755)).unwrap();
+        let program = flowtap();
+        let mut command = namespaced(&net.near, program.to_str().unwrap(), &["run"]);
+        let log = File::options().create(true).append(true).open(dir.path("log.txt")).unwrap();
+        let before = fs::read_to_string(dir.path("log.txt")).unwrap().matches(" running ").count();
+        command.args(OPTIONS).args(arguments).current_dir(dir.path(".")).stdout(Stdio::null()).stderr(log);
+        let mut daemon = Self { dir, process: Process(command.spawn().unwrap()) };
+        daemon.until(|log| log.matches(" running ").count() > before);
+        daemon
+    }
+
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path("log.txt")).unwrap()
+    }
+
+    /// Waits for something in the log.
+    #[track_caller]
+    pub(super) fn until(&mut self, wanted: impl Fn(&str) -> bool) {
+        for _ in 0..200 {
+            if wanted(&self.log()) {
+                return;
+            }
+            assert!(self.process.0.try_wait().unwrap().is_none(), "it ended and said:\n{}", self.log());
+            sleep(Duration::from_millis(50));
+        }
+        panic!("it never came; the log says:\n{}", self.log());
+    }
+
+    pub(super) fn pid(&self) -> String {
+        self.process.0.id().to_string()
+    }
+
+    /// Sends SIGTERM, and takes the records when it has ended well.
+    #[track_caller]
+    pub(super) fn stop(mut self) -> Vec<Row> {
+        must("kill", &["-TERM", &self.pid()]);
+        for _ in 0..220 {
+            if let Some(status) = self.process.0.try_wait().unwrap() {
+                assert!(status.success(), "{status}: it said:\n{}", self.log());
+                return rows(self.dir);
+            }
+            sleep(Duration::from_millis(50));
+        }
+        panic!("it did not stop in time; it said:\n{}", self.log());
+    }
+}
+
+pub(super) fn ask(dir: &Dir, what: &[&str]) -> Run {
+    dir.run(command(&flowtap()).args(what).args(["--control-socket", "control.sock"]))
+}
+
+pub(super) fn status(dir: &Dir) -> Value {
+    serde_json::from_str(&ask(dir, &["status", "--json"]).success()).unwrap()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) interface: String,
+    /// Source port, destination port, protocol; empty without data.
+    pub(super) flow: String,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) direction: String,
+    pub(super) status: String,
+}
+
+/// All records that are published.
+pub(super) fn rows(dir: &Dir) -> Vec<Row> {
+    let files = dir.files().into_iter().filter(|file| file.ends_with(".log"));
+    let texts = files.map(|file| String::from_utf8(dir.read(&file)).unwrap());
+    let lines = texts.flat_map(|text| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>());
+    lines.map(|line| row(&line.split(' ').collect::<Vec<_>>())).collect()
+}
+
+pub(super) fn row(columns: &[&str]) -> Row {
+    let &[interface, from, to, protocol, packets, bytes, start, end, direction, status] = columns else {
+        panic!("{columns:?}")
+    };
+    let has_data = status == "OK";
+    Row {
+        interface: interface.to_owned(),
+        flow: if has_data { format!("{from} {to} {protocol}") } else { String::new() },
+        packets: if has_data { packets.parse().unwrap() } else { 0 },
+        bytes: if has_data { bytes.parse().unwrap() } else { 0 },
+        start: start.parse().unwrap(),
+        end: end.parse().unwrap(),
+        direction: direction.to_owned(),
+        status: status.to_owned(),
+    }
+}
+
+/// Packets and bytes of each flow and direction.
+pub(super) fn sums(rows: &[Row]) -> BTreeMap<(String, String), (u64, u64)> {
+    let mut sums = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.status == "OK") {
+        let sum: &mut (u64, u64) = sums.entry((row.flow.clone(), row.direction.clone())).or_default();
+        sum.0 += row.packets;
+        sum.1 += row.bytes;
+    }
+    sums
+}
+
+pub(super) fn udp(rows: &[Row]) -> (u64, u64) {
+    sums(rows).get(&("4000 5000 17".to_owned(), "ingress".to_owned())).copied().unwrap_or_default()
+}
+
+/// A datagram of 100 bytes with its UDP and IP headers.
+pub(super) const DATAGRAM_BYTES: u64 = 128;

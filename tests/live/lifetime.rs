@@ -1,0 +1,134 @@
+//! Interfaces that come and go, crashes, reloads, and the rights of the daemon.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::thread::{scope, sleep};
+use std::time::Duration;
+
+use flowtap_tests::Dir;
+use flowtap_tests::program::flowtap;
+use serde_json::Value;
+
+use super::daemon::{DATAGRAM_BYTES, Daemon, ask, rows, status, udp};
+use super::net::{Net, must, namespaced};
+
+#[test]
+fn an_interface_that_vanishes_keeps_its_counts_and_is_watched_when_it_returns() {
+    let Some(net) = Net::new() else { return };
+    let dir = Dir::new();
+    let mut daemon = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "60s"]);
+    let listener = net.listener();
+    net.send(50, 0);
+    net.unplug();
+    daemon.until(|log| log.contains("no longer there"));
+    net.plug();
+    daemon.until(|log| log.matches("INFO watched").count() == 2);
+    net.send(30, 0);
+    drop(listener);
+    assert_eq!(daemon.log().matches("no longer there").count(), 1, "one warning:\n{}", daemon.log());
+    assert_eq!(udp(&daemon.stop()), (80, 80 * DATAGRAM_BYTES));
+}
+
+#[test]
+fn a_crash_costs_the_open_interval_and_the_next_start_says_so() {
+    let Some(net) = Net::new() else { return };
+    let dir = Dir::new();
+    let mut daemon = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "2s"]);
+    let _listener = net.listener();
+    net.send(40, 0);
+    daemon.until(|log| log.matches("published").count() >= 3);
+    let state: Value = serde_json::from_slice(&dir.read("logs/.flowtap.json")).unwrap();
+    drop(daemon);
+    let published = rows(&dir);
+    let last_end = published.iter().map(|row| row.end).max().unwrap();
+    assert!(state["published-until"].as_u64().unwrap() >= last_end, "{state}");
+    assert_eq!(udp(&published).0, 40, "what was published is there");
+    sleep(Duration::from_secs(2));
+
+    let daemon = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "2s"]);
+    let rows = daemon.stop();
+    let gaps: Vec<_> = rows.iter().filter(|row| row.status == "SKIPDATA").collect();
+    let [gap] = gaps[..] else { panic!("{gaps:?}") };
+    assert_eq!(gap.interface, "near0");
+    assert!(gap.start > last_end && gap.end > gap.start, "after {last_end}: {gap:?}");
+
+    let rows = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "2s"]).stop();
+    let gaps = rows.iter().filter(|row| row.status == "SKIPDATA").count();
+    assert_eq!(gaps, 1, "after an orderly stop there is nothing to tell");
+}
+
+#[test]
+fn a_reload_under_load_loses_nothing_and_a_bad_one_changes_nothing() {
+    let Some(net) = Net::new() else { return };
+    let dir = Dir::new();
+    dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\n[flow-log]\ninterval = '2s'\n");
+    let mut daemon = Daemon::start(&net, &dir, &["--config", "flowtap.toml"]);
+    let _listener = net.listener();
+    scope(|scope| {
+        scope.spawn(|| net.send(20_000, 250));
+        sleep(Duration::from_millis(500));
+        dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\ninterface-id = 'eni-1'\n[flow-log]\ninterval = '1s'\n");
+        ask(&dir, &["reload"]).success();
+        sleep(Duration::from_millis(2500));
+        dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\n[flow-log]\nintervall = '1s'\n");
+        let refusal = ask(&dir, &["reload"]).failure(2);
+        assert!(refusal.contains("line 4: unknown key `intervall`, did you mean `interval`?"), "{refusal}");
+        dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\ninterface-id = 'eni-2'\n[flow-log]\ninterval = '3s'\n");
+        must("kill", &["-HUP", &daemon.pid()]);
+    });
+    daemon.until(|log| log.matches("configuration read again").count() == 2);
+    let status = status(&dir);
+    assert_eq!((&status["balances"], &status["interfaces"][0]["drops"]), (&true.into(), &0.into()), "{status}");
+    let rows = daemon.stop();
+    assert_eq!(udp(&rows), (20_000, 20_000 * DATAGRAM_BYTES), "no packet was lost or counted twice");
+    for id in ["near0", "eni-1", "eni-2"] {
+        assert!(rows.iter().any(|row| row.interface == id && row.status == "OK"), "no row of {id}");
+    }
+}
+
+#[test]
+fn rights_are_given_up_and_a_directory_that_is_not_writable_is_told() {
+    let Some(net) = Net::new() else { return };
+    let dir = Dir::new();
+    let daemon = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "1s"]);
+    let text = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(field("Uid:").iter().all(|uid| uid != "0"), "{text}");
+    // Bit 13 is CAP_NET_RAW (capability.h).
+    assert_eq!(
+        (field("CapEff:"), field("CapPrm:")),
+        (vec!["0000000000002000".into()], vec!["0000000000002000".into()])
+    );
+    assert_eq!(field("NoNewPrivs:"), ["1"]);
+    assert_eq!(fs::metadata(dir.path("control.sock")).unwrap().permissions().mode() & 0o777, 0o600);
+    daemon.stop();
+
+    fs::create_dir(dir.path("roots")).unwrap();
+    let mut run = namespaced(&net.near, flowtap().to_str().unwrap(), &["run", "-i", "near0", "-o", "roots/"]);
+    let refusal = dir.run(run.args(["--control-socket", "other.sock"])).failure(2);
+    assert!(refusal.contains("roots/: nobody can't write there"), "{refusal}");
+}
+
+#[test]
+fn a_configuration_is_checked_and_written_out() {
+    let dir = Dir::new();
+    dir.add("good.toml", "[[interface]]\nname = 'eth*'\nvpc-id = 'vpc-1'\n[flow-log]\nformat = 'v5'\n");
+    let effective = dir.flowtap(&["check", "good.toml"]).success();
+    for line in ["capture-buffer = \"16MB\"", "vpc-id = \"vpc-1\"", "interval = \"60s\""] {
+        assert!(effective.lines().any(|found| found == line), "no {line} in\n{effective}");
+    }
+    assert!(effective.contains("# capabilities: CAP_NET_RAW"), "{effective}");
+    dir.add("again.toml", &effective);
+    assert_eq!(dir.flowtap(&["check", "again.toml"]).success(), effective);
+
+    dir.add("bad.toml", "[[interface]]\nname = 'eth*'\n[flow-log]\nformat = 'v5'\ninterval = '1h'\n");
+    let refusal = dir.flowtap(&["check", "bad.toml"]).failure(2);
+    assert!(refusal.contains("bad.toml: line 5: `1h` is not an interval"), "{refusal}");
+    dir.add("empty.toml", "");
+    assert!(dir.flowtap(&["check", "empty.toml"]).failure(2).contains("nothing to watch"));
+    let silent = dir.flowtap(&["status", "--control-socket", "nobody.sock"]).failure(2);
+    assert!(silent.contains("nobody.sock"), "{silent}");
+}
