@@ -11,14 +11,14 @@ use crate::record::Record;
 use crate::value::{Value, value};
 
 /// Writes records as JSON objects with the fields of one format.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct JsonEncoder {
     version: u8,
     columns: Vec<Column>,
 }
 
 /// A field and the bytes in front of its value: `{"name":` or `,"name":`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Column {
     field: Field,
     key: String,

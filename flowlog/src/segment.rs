@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::format::Format;
 use crate::record::Record;
-use crate::writer::{Encoding, RecordWriter};
+use crate::writer::{Encoding, LineEncoder, RecordWriter};
 
 /// A log segment that is being written.
 pub struct Segment {
@@ -63,6 +63,20 @@ impl Segment {
     /// [`SegmentError::Io`] naming the directory.
     pub fn offer(&mut self, record: &Record) -> Result<bool, SegmentError> {
         self.writer.offer(record, self.bytes_max).map_err(|source| failed("write a file in", &self.directory, source))
+    }
+
+    /// An encoder of this segment's lines, for [`Segment::write_lines`]; none for Parquet.
+    pub fn line_encoder(&self) -> Option<LineEncoder> {
+        self.writer.line_encoder()
+    }
+
+    /// Takes `row_count` records that an encoder of this segment has made lines of, whatever the segment's bound.
+    ///
+    /// # Errors
+    /// As for [`Segment::offer`].
+    pub fn write_lines(&mut self, lines: &[u8], row_count: u64) -> Result<(), SegmentError> {
+        let written = self.writer.write_lines(lines, row_count);
+        written.map_err(|source| failed("write a file in", &self.directory, source))
     }
 
     /// Records taken.

@@ -8,6 +8,7 @@ use std::io;
 
 use crate::record::Record;
 use crate::segment::{Published, SegmentError};
+use crate::writer::LineEncoder;
 
 pub use directory::{DirectoryOptions, DirectorySink, OPEN_SLOTS_MAX};
 pub use file::FileSink;
@@ -47,6 +48,21 @@ pub trait Sink: Send {
     /// The files published since the last call, in the order of their publication. A sink keeps no more than
     /// [`PUBLISHED_MAX`] of them; the oldest are forgotten first.
     fn drain_published(&mut self) -> Vec<Published>;
+
+    /// An encoder whose lines, in the order of their records, are all that this sink needs: then
+    /// [`Sink::write_lines`] may take the place of [`Sink::write`], and several threads may encode. `None` where the
+    /// sink has to see each record.
+    fn line_encoder(&self) -> Option<LineEncoder> {
+        None
+    }
+
+    /// Takes `row_count` records as lines from an encoder of this sink.
+    ///
+    /// # Errors
+    /// As for [`Sink::write`].
+    fn write_lines(&mut self, _lines: &[u8], _row_count: u64) -> Result<(), SinkError> {
+        Err(SinkError::Finished)
+    }
 }
 
 /// Why a sink failed.

@@ -23,7 +23,7 @@ pub use reader::{LINE_BYTES_MAX, SHOWN_CHARS_MAX, TextError, TextReader, fuzz};
 ///
 /// Writing is on the path that a flood of short flows takes, so nothing is allocated per record, and what records of
 /// one interface have in common is encoded once: neighbouring columns of metadata are one copy of finished bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TextEncoder {
     format: Format,
     steps: Vec<Step>,
@@ -32,7 +32,7 @@ pub struct TextEncoder {
     fixed_for: Option<Arc<Metadata>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Step {
     /// Columns (by their position in the format) that do not change while the metadata is the same, and their bytes.
     Fixed { columns: Range<usize>, bytes: Range<usize> },

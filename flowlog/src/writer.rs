@@ -3,7 +3,6 @@
 //! The writer knows how large the file is becoming, so that its owner can end it in time; it knows nothing of names.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use crate::format::Format;
 use crate::json::JsonEncoder;
@@ -46,21 +45,6 @@ impl Encoding {
             Self::Parquet(_) => ".log.parquet",
         }
     }
-
-    /// What the name of a file asks for: `.parquet`, `.json` or `.jsonl`, else text; a last `.gz` or `.zst` compresses.
-    pub fn of_path(path: &Path) -> Self {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let (stem, compression) = match name.rsplit_once('.') {
-            Some((stem, "gz")) => (stem, Compression::Gzip),
-            Some((stem, "zst")) => (stem, Compression::Zstd),
-            _ => (name.as_str(), Compression::None),
-        };
-        match stem.rsplit_once('.') {
-            Some((_, "parquet")) => Self::Parquet(ParquetCodec::Gzip),
-            Some((_, "json" | "jsonl" | "ndjson")) => Self::JsonLines(compression),
-            _ => Self::PlainText(compression),
-        }
-    }
 }
 
 /// Writes one file of records onto `W`.
@@ -86,10 +70,10 @@ impl<W: Write + Send> RecordWriter<W> {
                 let encoder = TextEncoder::new(format);
                 let mut header = Vec::new();
                 encoder.encode_header(&mut header);
-                Body::Lines(Box::new(Lines::new(LineEncoder::Text(encoder), header, output, compression)?))
+                Body::Lines(Box::new(Lines::new(LineEncoder(Encoder::Text(encoder)), header, output, compression)?))
             }
             Encoding::JsonLines(compression) => {
-                let encoder = LineEncoder::Json(JsonEncoder::new(format));
+                let encoder = LineEncoder(Encoder::Json(JsonEncoder::new(format)));
                 Body::Lines(Box::new(Lines::new(encoder, Vec::new(), output, compression)?))
             }
             Encoding::Parquet(codec) => Body::Parquet(Box::new(ParquetEncoder::new(output, format, codec)?)),
@@ -124,6 +108,26 @@ impl<W: Write + Send> RecordWriter<W> {
         };
         self.row_count += u64::from(is_taken);
         Ok(is_taken)
+    }
+
+    /// An encoder of the lines that this file is made of, for [`RecordWriter::write_lines`]; none for Parquet.
+    pub fn line_encoder(&self) -> Option<LineEncoder> {
+        match &self.body {
+            Body::Lines(lines) => Some(lines.encoder.clone()),
+            Body::Parquet(_) => None,
+        }
+    }
+
+    /// Writes `row_count` records that an encoder of this file has made lines of.
+    ///
+    /// # Errors
+    /// What the output says.
+    pub fn write_lines(&mut self, lines: &[u8], row_count: u64) -> io::Result<()> {
+        if let Body::Lines(body) = &mut self.body {
+            body.write(lines)?;
+            self.row_count += row_count;
+        }
+        Ok(())
     }
 
     /// Hands on every line so far. What is compressed, or Parquet, stays until the end.
@@ -178,10 +182,7 @@ impl<W: Write> Lines<W> {
 
     fn offer(&mut self, record: &Record, bytes_max: u64) -> io::Result<bool> {
         let before = self.pending.len();
-        match &mut self.encoder {
-            LineEncoder::Text(encoder) => encoder.encode(record, &mut self.pending),
-            LineEncoder::Json(encoder) => encoder.encode(record, &mut self.pending),
-        }
+        self.encoder.encode(record, &mut self.pending);
         if self.size_bytes_max() > bytes_max {
             self.pending.truncate(before);
             return Ok(false);
@@ -202,11 +203,24 @@ impl<W: Write> Lines<W> {
     }
 
     fn hand_over(&mut self) -> io::Result<()> {
-        self.output.write_all(&self.pending)?;
-        if !matches!(self.output, Compressor::None(_)) {
-            self.held_bytes = HELD_BYTES_MAX.min(self.held_bytes + self.pending.len() as u64);
-        }
+        let pending = std::mem::take(&mut self.pending);
+        self.compress(&pending)?;
+        self.pending = pending;
         self.pending.clear();
+        Ok(())
+    }
+
+    /// Writes lines that are encoded already, after those that are pending.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.hand_over()?;
+        self.compress(lines)
+    }
+
+    fn compress(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.output.write_all(lines)?;
+        if !matches!(self.output, Compressor::None(_)) {
+            self.held_bytes = HELD_BYTES_MAX.min(self.held_bytes + lines.len() as u64);
+        }
         Ok(())
     }
 
@@ -228,9 +242,24 @@ impl<W: Write> Lines<W> {
     }
 }
 
-enum LineEncoder {
+/// Makes lines of records. Encoders of one file may work side by side.
+#[derive(Debug, Clone)]
+pub struct LineEncoder(Encoder);
+
+#[derive(Debug, Clone)]
+enum Encoder {
     Text(TextEncoder),
     Json(JsonEncoder),
+}
+
+impl LineEncoder {
+    /// Appends the line of `record`, with its line end, to `out`.
+    pub fn encode(&mut self, record: &Record, out: &mut Vec<u8>) {
+        match &mut self.0 {
+            Encoder::Text(encoder) => encoder.encode(record, out),
+            Encoder::Json(encoder) => encoder.encode(record, out),
+        }
+    }
 }
 
 enum Compressor<W: Write> {
@@ -310,16 +339,6 @@ mod tests {
         let (bytes, size) = writer.finish().unwrap();
         assert_eq!(bytes.len() as u64, size);
         bytes
-    }
-
-    #[test]
-    fn suffixes_name_what_is_inside() {
-        for encoding in ALL {
-            assert_eq!(Encoding::of_path(Path::new(&format!("a{}", encoding.suffix()))), encoding);
-        }
-        assert_eq!(Encoding::of_path(Path::new("flows.txt")), Encoding::PlainText(Compression::None));
-        assert_eq!(Encoding::of_path(Path::new("FLOWS.PARQUET")), Encoding::Parquet(ParquetCodec::Gzip));
-        assert_eq!(Encoding::of_path(Path::new("gz")), Encoding::PlainText(Compression::None));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 /// VPC Flow Logs for any Linux host, and for capture files.
 #[derive(Debug, Parser)]
-#[command(name = "flowtap", version, about, long_about = None, max_term_width = 120)]
+#[command(name = "flowtap", version, max_term_width = 120)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,7 +25,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Turn capture files into flow log records
+    // What a command is stands with its arguments: a comment here would hide what they say at length.
     Replay(Box<replay::ReplayArgs>),
     /// Watch interfaces and record what goes through them
     Run(Box<run::RunArgs>),

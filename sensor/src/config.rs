@@ -29,6 +29,8 @@ pub use raw::RawConfig;
 
 use std::path::PathBuf;
 
+use flowlog::metadata::ACCOUNT_ID_DEFAULT;
+
 use document::DocumentError;
 use interface::{INTERFACE_ID, RawInterface};
 use raw::RawOutput;
@@ -202,8 +204,6 @@ fn output(file: Option<RawOutput>, flags: &Flags) -> Result<Output, ConfigError>
 const X_INTERFACE: &str = "x-interface";
 /// AWS's default format.
 const FORMAT_DEFAULT: &str = "v2";
-/// AWS's word for an account that it does not know.
-const ACCOUNT_ID_DEFAULT: &str = "unknown";
 
 /// A fuzz target: no text may make the reader of configuration files panic, and what it takes becomes settings.
 pub fn fuzz(data: &[u8]) {

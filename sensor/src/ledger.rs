@@ -29,7 +29,7 @@ pub struct FrameCounts {
     pub capture_drops: u64,
     /// Times that rows were handed out before their interval closed, because the flow table was full.
     pub early_drains: u64,
-    /// The most flows this worker held at once.
+    /// The most flows this worker held at once, fragmented datagrams included.
     pub flows_peak: u64,
 }
 
@@ -42,6 +42,12 @@ impl FrameCounts {
         self.unfilterable += unfilterable_frames;
     }
 
+    /// Takes note of packets that the capture says it lost. The number is the capture's own claim and may be anything, so
+    /// the sum stops at the largest.
+    pub fn lose(&mut self, packets: u64) {
+        self.capture_drops = self.capture_drops.saturating_add(packets);
+    }
+
     /// Adds what another worker did.
     pub fn add(&mut self, other: &Self) {
         self.offered += other.offered;
@@ -51,7 +57,7 @@ impl FrameCounts {
         self.bytes += other.bytes;
         self.late += other.late;
         self.refused.add(&other.refused);
-        self.capture_drops += other.capture_drops;
+        self.lose(other.capture_drops);
         self.early_drains += other.early_drains;
         self.flows_peak += other.flows_peak;
     }
@@ -65,9 +71,9 @@ impl FrameCounts {
 /// What became of the flows of closed intervals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RowCounts {
-    /// Intervals that closed with at least one flow.
+    /// Intervals that closed: those in which the capture had a frame of any kind, or told of a loss.
     pub intervals: u64,
-    /// Flows, summed over the intervals.
+    /// Flows, summed over the intervals; one that was handed out early and came again counts again.
     pub flows: u64,
     /// Rows written for flows.
     pub rows: u64,
@@ -85,6 +91,8 @@ pub struct RowCounts {
     pub bytes: u64,
     /// Packets of flows left out on request, by what was asked for.
     pub omitted: Tally<Omission>,
+    /// Bytes of flows left out on request.
+    pub omitted_bytes: u64,
     /// What the policy could not judge or remember.
     pub policy: PolicyCounters,
     /// Intervals whose rows did not sum to the packets put in. Anything but 0 is a fault of ours.
@@ -92,9 +100,31 @@ pub struct RowCounts {
 }
 
 impl RowCounts {
+    /// Packets and bytes of all flows, written or left out.
+    pub fn of_all_flows(&self) -> (u64, u64) {
+        (self.packets + self.omitted.total(), self.bytes + self.omitted_bytes)
+    }
+
+    /// Adds what became of other flows of the same run.
+    pub fn add(&mut self, other: &Self) {
+        self.intervals += other.intervals;
+        self.flows += other.flows;
+        self.rows += other.rows;
+        self.rows_rejected += other.rows_rejected;
+        self.rows_late += other.rows_late;
+        self.rows_skipdata += other.rows_skipdata;
+        self.rows_nodata += other.rows_nodata;
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.omitted.add(&other.omitted);
+        self.omitted_bytes += other.omitted_bytes;
+        self.policy.add(&other.policy);
+        self.unbalanced += other.unbalanced;
+    }
+
     /// Whether every packet counted is in a row, or in a flow left out on request.
     pub fn balances(&self, counted: &FrameCounts) -> bool {
-        self.unbalanced == 0 && counted.packets == self.packets + self.omitted.total()
+        self.unbalanced == 0 && self.of_all_flows() == (counted.packets, counted.bytes)
     }
 }
 
@@ -160,6 +190,16 @@ mod tests {
         tally.add(&more);
         assert_eq!(tally.total(), 10);
         assert!(tally.iter().any(|count| count == (Omission::Class(TrafficClass::Dns), 7)));
+    }
+
+    #[test]
+    fn a_capture_may_claim_any_loss() {
+        let mut frames = FrameCounts::default();
+        frames.lose(u64::MAX);
+        frames.lose(1);
+        let other = frames.clone();
+        frames.add(&other);
+        assert_eq!(frames.capture_drops, u64::MAX);
     }
 
     #[test]

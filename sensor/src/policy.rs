@@ -62,7 +62,9 @@ pub struct FlowView {
     pub last: Timestamp,
 }
 
-/// What a policy could not do as it should. All zero when every verdict is sound.
+/// What a policy could not do as it should. All zero when every verdict is sound; but rows that a full flow table hands
+/// out early are judged without what other tables still hold, which shows in
+/// [`FrameCounts::early_drains`](crate::ledger::FrameCounts::early_drains).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PolicyCounters {
     /// Flows that rules apply to, and that passed because their direction is not known.
@@ -74,7 +76,7 @@ pub struct PolicyCounters {
 }
 
 impl PolicyCounters {
-    /// Adds what another policy counted.
+    /// Adds what another policy could not do.
     pub fn add(&mut self, other: &Self) {
         self.unjudged += other.unjudged;
         self.untracked += other.untracked;

@@ -7,14 +7,16 @@
 //! A [`Live`] run differs in three ways: an interface that was watched and quiet gets a NODATA record, every closed
 //! interval is published at once, and the [`Recording`] may change between two intervals.
 
+mod pass;
 mod row;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 use flowlog::metadata::Metadata;
-use flowlog::record::{Action, Record};
+use flowlog::record::Record;
 use flowlog::segment::Published;
 use flowlog::sink::{Sink, SinkError};
 
@@ -28,6 +30,7 @@ use crate::ledger::RowCounts;
 use crate::policy::{Policy, PolicyError};
 use crate::time::{NANOS_PER_SEC, Timestamp};
 use crate::worker::{Handover, Share};
+use pass::Pass;
 
 /// What the recorder needs to know beside the flows.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +41,8 @@ pub struct Rules {
     pub skipped_traffic: SkippedTraffic,
     /// The actions whose flows get a record.
     pub traffic: TrafficSelection,
+    /// How many threads make lines of records.
+    pub threads: NonZeroUsize,
     /// Whether the format asks for the Community ID, which costs more than the rest of a record.
     pub with_community_id: bool,
     /// Seed for the tables of fragments.
@@ -190,8 +195,8 @@ impl Recorder {
             match handover {
                 Handover::Panicked => return Err(RecorderError::WorkerPanicked),
                 Handover::Early { window, share } => {
-                    let written = self.write(window, vec![share])?;
-                    self.early.entry(window.serial).or_default().extend(written.interfaces);
+                    let active = self.write(window, vec![share])?;
+                    self.early.entry(window.serial).or_default().extend(active);
                 }
                 Handover::Closed { closing, share, losses } => {
                     let missing = self.homes.len();
@@ -232,9 +237,9 @@ impl Recorder {
             done.losses.dedup();
             self.counts.intervals += u64::from(!done.window.late);
             self.adopt(done.window.generation)?;
-            let mut written = self.write(done.window, done.shares)?;
-            written.interfaces.extend(self.early.remove(&done.window.serial).unwrap_or_default());
-            self.write_statuses(done.window, &written, &done.losses)?;
+            let mut active = self.write(done.window, done.shares)?;
+            active.extend(self.early.remove(&done.window.serial).unwrap_or_default());
+            self.write_statuses(done.window, &active, &done.losses)?;
             if !done.window.late {
                 let window_end_secs = done.window.end_ns / NANOS_PER_SEC;
                 self.sink.advance(window_end_secs.cast_signed())?;
@@ -277,8 +282,8 @@ impl Recorder {
         self.counts.policy.add(&counters);
     }
 
-    /// Writes the flows of these shares and sends the tables home.
-    fn write(&mut self, window: Window, shares: Vec<Share>) -> Result<Written, RecorderError> {
+    /// Writes the flows of these shares and sends the tables home; says which interfaces have flows, in a live run.
+    fn write(&mut self, window: Window, shares: Vec<Share>) -> Result<Vec<u16>, RecorderError> {
         let mut owners = Vec::with_capacity(shares.len());
         let mut tables = Vec::with_capacity(shares.len() + 1);
         for Share { worker, flows, table } in shares {
@@ -288,28 +293,31 @@ impl Recorder {
         let packets_in: u64 = tables.iter().map(|table| table.packets).sum();
         let bytes_in: u64 = tables.iter().map(|table| table.bytes).sum();
         Merged::join_fragments(&mut tables, FlowTable::new(self.recording.rules.seed));
-        let written = self.write_flows(window, &Merged::new(&tables))?;
-        if (packets_in, bytes_in) != (written.packets, written.bytes) {
+        let merged = Merged::new(&tables);
+        let written = self.write_flows(window, &merged)?;
+        if written.of_all_flows() != (packets_in, bytes_in) {
             self.counts.unbalanced += 1;
         }
+        self.counts.add(&written);
+        let interfaces = if self.live.is_some() { interfaces_of(&merged) } else { Vec::new() };
         for (table, (worker, flows)) in tables.into_iter().zip(owners) {
             if let Some(home) = self.homes.get(worker) {
                 // A worker that has finished needs its table no more.
                 home.send(Share { worker, flows, table }).ok();
             }
         }
-        Ok(written)
+        Ok(interfaces)
     }
 
     /// Tells which interfaces lost something in a closed window, and which had nothing.
-    fn write_statuses(&mut self, window: Window, written: &Written, losses: &[u16]) -> Result<(), RecorderError> {
+    fn write_statuses(&mut self, window: Window, active: &[u16], losses: &[u16]) -> Result<(), RecorderError> {
         let start_secs = window.start_ns / NANOS_PER_SEC;
         let last_secs = window.end_ns.saturating_sub(1) / NANOS_PER_SEC;
         for interface in losses {
             self.write_status(*interface, start_secs, last_secs, Record::skip_data)?;
             self.counts.rows_skipdata += 1;
         }
-        for interface in self.quiet(window, written, losses) {
+        for interface in self.quiet(window, active, losses) {
             self.write_status(interface, start_secs, last_secs, Record::no_data)?;
             self.counts.rows_nodata += 1;
         }
@@ -317,18 +325,17 @@ impl Recorder {
     }
 
     /// The interfaces that were watched in a window of a live run, and neither had a flow nor lost anything.
-    fn quiet(&self, window: Window, written: &Written, losses: &[u16]) -> Vec<u16> {
+    fn quiet(&self, window: Window, active: &[u16], losses: &[u16]) -> Vec<u16> {
         let Some(live) = self.live.as_ref().filter(|_| !window.late) else { return Vec::new() };
         let mut watched = live.roster.watched(Timestamp(window.start_ns), Timestamp(window.end_ns));
-        watched.retain(|interface| !written.interfaces.contains(interface) && !losses.contains(interface));
+        watched.retain(|interface| !active.contains(interface) && !losses.contains(interface));
         watched
     }
 
-    /// Writes the flows and answers their sum, written or left out.
-    fn write_flows(&mut self, window: Window, merged: &Merged<'_>) -> Result<Written, RecorderError> {
+    /// Writes the flows and says what became of them.
+    fn write_flows(&mut self, window: Window, merged: &Merged<'_>) -> Result<RowCounts, RecorderError> {
         self.meet_interfaces()?;
-        let mut written = Written::default();
-        let Self { recording: Recording { rules, policy, .. }, facts, sink, counts, .. } = self;
+        let Self { recording: Recording { rules, policy, .. }, facts, sink, .. } = self;
         let settled = policy.as_mut().map(|policy| {
             let mut observing = policy.begin_interval();
             for flow in merged.flows() {
@@ -338,30 +345,7 @@ impl Recorder {
             }
             observing.settle()
         });
-        let mut current: Option<(u16, &InterfaceFacts, Record)> = None;
-        for flow in merged.flows() {
-            counts.flows += 1;
-            written.packets += flow.counts.packets;
-            written.bytes += flow.counts.bytes;
-            let interface = flow.key.interface;
-            if current.as_ref().is_none_or(|(known, ..)| *known != interface) {
-                current = facts.get(usize::from(interface)).map(|facts| (interface, facts, facts.blank_record()));
-                written.interfaces.push(interface);
-            }
-            let Some((_, facts, record)) = &mut current else { continue };
-            let view = facts.view(&flow);
-            if let Some(omission) = rules.fill(record, &flow, &view, settled) {
-                counts.omitted.count(omission, flow.counts.packets);
-                continue;
-            }
-            sink.write(record)?;
-            counts.rows += 1;
-            counts.rows_rejected += u64::from(record.flow.action == Some(Action::Reject));
-            counts.rows_late += u64::from(window.late);
-            counts.packets += flow.counts.packets;
-            counts.bytes += flow.counts.bytes;
-        }
-        Ok(written)
+        Pass { rules, facts, settled, late: window.late }.write(merged, sink.as_mut())
     }
 
     /// Tells how an interface fared from one second to another, both within.
@@ -392,11 +376,9 @@ impl Recorder {
     }
 }
 
-/// The flows of one window, summed up.
-#[derive(Default)]
-struct Written {
-    packets: u64,
-    bytes: u64,
-    /// Those that had flows.
-    interfaces: Vec<u16>,
+/// The interfaces that have flows, in the order of their indexes.
+fn interfaces_of(merged: &Merged<'_>) -> Vec<u16> {
+    let mut interfaces: Vec<_> = merged.flows().map(|flow| flow.key.interface).collect();
+    interfaces.dedup();
+    interfaces
 }

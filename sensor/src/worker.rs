@@ -8,8 +8,9 @@
 //! at fixed offsets by [`packet::fast`] and counted in batches. Everything else, and every packet when the format asks
 //! for details, goes through [`packet::parse`] and is counted one by one.
 //!
-//! Bounds: a worker holds at most [`Limits::flows_max`] flows, those on their way to the recorder included. When they
-//! are reached it waits for what is on the way, and if that does not help hands its largest table out early.
+//! Bounds: a worker holds at most [`Limits::flows_max`] flows and fragmented datagrams, those on their way to the
+//! recorder included; or those of one batch, where the limit is smaller than a batch needs. Before it would hold more it
+//! waits for what is on the way, and if that does not help hands out its largest tables early.
 
 use crossbeam_channel::{Receiver, SendError, Sender};
 
@@ -186,7 +187,7 @@ impl<'a> Worker<'a> {
     /// Counts frames that all belong to one window.
     fn observe(&mut self, block: &Block, frames: &[Frame], window: Window) -> Result<(), RecorderGone> {
         for frames in frames.chunks(BATCH_PACKETS) {
-            let at = self.window(window, frames.len())?;
+            let at = self.window(window, frames.len() * FLOWS_PER_FRAME_MAX)?;
             let Some(open) = self.open.get_mut(at) else { continue };
             let (packets_before, bytes_before) = (open.table.packets, open.table.bytes);
             let keep_detail = open.limits.keep_detail;
@@ -209,13 +210,14 @@ impl<'a> Worker<'a> {
             self.counts.packets += packets;
             self.counts.bytes += open.table.bytes - bytes_before;
             self.counts.late += if window.late { packets } else { 0 };
+            // After every batch: the next one may hand tables out.
+            self.counts.flows_peak = self.counts.flows_peak.max(self.flows_held() as u64);
         }
-        self.counts.flows_peak = self.counts.flows_peak.max(self.flows_held() as u64);
         Ok(())
     }
 
     fn lose(&mut self, interface: u16, packets: u64, window: Window) -> Result<(), RecorderGone> {
-        self.counts.capture_drops += packets;
+        self.counts.lose(packets);
         let at = self.window(window, 0)?;
         if let Some(open) = self.open.get_mut(at) {
             open.note_loss(interface);
@@ -225,9 +227,8 @@ impl<'a> Worker<'a> {
 
     /// Where the window's table is, with room for `more` flows.
     fn window(&mut self, window: Window, more: usize) -> Result<usize, RecorderGone> {
-        let held = self.flows_held();
-        if held + self.flows_away + more > self.limits.flows_max {
-            self.make_room(held + more)?;
+        if self.flows_held() + self.flows_away + more > self.limits.flows_max {
+            self.make_room(more)?;
         }
         if let Some(at) = self.open.iter().position(|open| open.window.serial == window.serial) {
             return Ok(at);
@@ -238,24 +239,26 @@ impl<'a> Worker<'a> {
         Ok(self.open.len() - 1)
     }
 
-    /// Waits for the tables on their way; if the flows held are still too many, hands out the largest table early.
+    /// Waits for the tables on their way; while the flows held are still too many, hands out the largest table early.
     #[cold]
-    fn make_room(&mut self, wanted: usize) -> Result<(), RecorderGone> {
+    fn make_room(&mut self, more: usize) -> Result<(), RecorderGone> {
         self.wait_for_all()?;
-        if wanted <= self.limits.flows_max {
-            return Ok(());
+        while self.flows_held() > 0 && self.flows_held() + more > self.limits.flows_max {
+            self.drain_largest()?;
+            self.wait_for_all()?;
         }
-        let Some(at) = (0..self.open.len()).max_by_key(|at| self.open.get(*at).map(|open| open.table.len())) else {
-            return Ok(());
-        };
+        Ok(())
+    }
+
+    /// Hands the largest table to the recorder before its window closes.
+    fn drain_largest(&mut self) -> Result<(), RecorderGone> {
         let empty = self.empty_table()?;
-        let Some(open) = self.open.get_mut(at).filter(|open| !open.table.is_empty()) else { return Ok(()) };
+        let Some(open) = self.open.iter_mut().max_by_key(|open| open.table.len()) else { return Ok(()) };
         let table = std::mem::replace(&mut open.table, empty);
         let window = open.window;
         self.counts.early_drains += 1;
         let share = self.send_off(table);
-        self.recorder.send(Handover::Early { window, share })?;
-        self.wait_for_all()
+        Ok(self.recorder.send(Handover::Early { window, share })?)
     }
 
     fn close(&mut self, closing: Closing) -> Result<(), RecorderGone> {
@@ -311,6 +314,9 @@ impl<'a> Worker<'a> {
         self.spare.push(share.table);
     }
 }
+
+/// A first fragment takes the most room: a flow, and its datagram.
+const FLOWS_PER_FRAME_MAX: usize = 2;
 
 /// How many tables of one worker may be on their way to the recorder before the worker waits.
 pub const TABLES_AWAY_MAX: usize = 2;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::format::Format;
 use crate::record::Record;
 use crate::segment::{Existing, Published, Segment, SegmentError, parent};
-use crate::writer::Encoding;
+use crate::writer::{Encoding, LineEncoder};
 
 use super::{PublishedFiles, Sink, SinkError};
 
@@ -20,7 +20,7 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// A sink into the file `path`; [`Encoding::of_path`] tells what its name asks for.
+    /// A sink into the file `path`, whatever its name promises.
     ///
     /// # Errors
     /// [`SegmentError::AlreadyExists`] at once where the file exists and is to be kept, so that no work is done in
@@ -57,5 +57,14 @@ impl Sink for FileSink {
 
     fn drain_published(&mut self) -> Vec<Published> {
         self.published.drain()
+    }
+
+    fn line_encoder(&self) -> Option<LineEncoder> {
+        self.segment.as_ref()?.line_encoder()
+    }
+
+    fn write_lines(&mut self, lines: &[u8], row_count: u64) -> Result<(), SinkError> {
+        self.segment.as_mut().ok_or(SinkError::Finished)?.write_lines(lines, row_count)?;
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::format::Format;
 use crate::record::Record;
 use crate::segment::Published;
-use crate::writer::{Encoding, RecordWriter};
+use crate::writer::{Encoding, LineEncoder, RecordWriter};
 
 use super::{Sink, SinkError};
 
@@ -54,6 +54,15 @@ impl<W: Write + Send> Sink for StreamSink<W> {
 
     fn drain_published(&mut self) -> Vec<Published> {
         Vec::new()
+    }
+
+    fn line_encoder(&self) -> Option<LineEncoder> {
+        self.writer.as_ref()?.line_encoder()
+    }
+
+    fn write_lines(&mut self, lines: &[u8], row_count: u64) -> Result<(), SinkError> {
+        let writer = self.writer.as_mut().ok_or(SinkError::Finished)?;
+        writer.write_lines(lines, row_count).map_err(|source| failed(&self.name, source))
     }
 }
 

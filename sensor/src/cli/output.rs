@@ -64,7 +64,8 @@ fn encoding(file_format: FileFormat, compression: Compression) -> Encoding {
     }
 }
 
-/// Who the flow log belongs to. What changes its rows changes its id.
+/// Whose flow log it is. Its id tells apart what AWS would call different flow logs: other fields, interval or choice of
+/// traffic. It says nothing of filters, policies and networks.
 ///
 /// # Errors
 /// A part that can't stand in a path.

@@ -170,7 +170,7 @@ pub(super) fn read_config(path: &Path) -> anyhow::Result<RawConfig> {
 ///
 /// # Errors
 /// When the policy can't be read or is wrong, or a value of the configuration can't stand in a record.
-pub(super) fn recording(settings: &Settings, format: &Format) -> anyhow::Result<Recording> {
+pub(super) fn recording(settings: &Settings, format: &Format, workers: NonZeroUsize) -> anyhow::Result<Recording> {
     let policy = settings.policy.as_deref().map(read_policy).transpose()?;
     metadata(settings, "any")?;
     let settings_of = settings.clone();
@@ -178,6 +178,7 @@ pub(super) fn recording(settings: &Settings, format: &Format) -> anyhow::Result<
         rules: Rules {
             skipped_traffic: settings.skipped_traffic,
             traffic: settings.traffic,
+            threads: workers,
             interval_secs: settings.interval.secs(),
             with_community_id: format.contains(Field::XCommunityId),
             seed: RandomState::new().hash_one(0),

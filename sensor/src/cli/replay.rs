@@ -67,7 +67,8 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
     let (settings, inputs) = settings(args)?;
     let format: Format = settings.format.parse()?;
     let filter = settings.filter.as_deref().map(Filter::new).transpose()?;
-    let recording = record::recording(&settings, &format)?;
+    let workers = settings.workers.map_or_else(one_a_processor, Workers::count);
+    let recording = record::recording(&settings, &format, workers)?;
     let sink = match output::open(&settings, &format) {
         Ok(sink) => sink,
         Err(error) => {
@@ -85,7 +86,6 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
         None => source,
     };
     let progress = Progress::new(&inputs, settings.quiet);
-    let workers = settings.workers.map_or_else(one_a_processor, Workers::count);
     let limits = record::limits(&settings, &format, workers, recording.rules.seed);
     let mut outcome =
         replay(Job { source, interfaces, workers, limits, recording, sink, progress: progress.callback() });

@@ -158,8 +158,8 @@ impl Plan {
         }
         let format: Format = settings.format.parse()?;
         settings.filter.as_deref().map(Filter::new).transpose()?;
-        let recording = record::recording(&settings, &format)?;
         let workers = settings.workers.map_or_else(workers_default, Workers::count);
+        let recording = record::recording(&settings, &format, workers)?;
         let configuration = Configuration {
             watch: Watch {
                 patterns: settings.live.watch.clone(),

@@ -12,6 +12,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::value::{ValueError, read_as_text};
+use crate::flow::table;
 
 /// The aggregation interval, in whole seconds from 1 to 600. AWS offers 60 and 600.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,24 +119,24 @@ impl FromStr for Fragments {
 /// Which of the classes of traffic that AWS leaves out are left out here too. By default none is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SkippedTraffic {
-    /// In the order of [`CLASS_NAMES`].
-    is_omitted: [bool; CLASS_NAMES.len()],
+    /// In the order of [`TrafficClass::ALL`].
+    is_omitted: [bool; TrafficClass::ALL.len()],
 }
 
 impl SkippedTraffic {
     /// Nothing is left out.
-    pub const LOG: Self = Self { is_omitted: [false; CLASS_NAMES.len()] };
+    pub const LOG: Self = Self { is_omitted: [false; TrafficClass::ALL.len()] };
     /// Everything that AWS leaves out is: the log is as AWS would write it.
-    pub const OMIT: Self = Self { is_omitted: [true; CLASS_NAMES.len()] };
+    pub const OMIT: Self = Self { is_omitted: [true; TrafficClass::ALL.len()] };
 
     /// Whether rows of this class are left out.
     pub fn omits(&self, class: TrafficClass) -> bool {
-        CLASS_NAMES.iter().zip(self.is_omitted).any(|((_, known), omitted)| *known == class && omitted)
+        TrafficClass::ALL.into_iter().zip(self.is_omitted).any(|(known, omitted)| known == class && omitted)
     }
 
     fn set(&mut self, class: TrafficClass, treatment: Treatment) {
-        for ((_, known), omitted) in CLASS_NAMES.iter().zip(&mut self.is_omitted) {
-            if *known == class {
+        for (known, omitted) in TrafficClass::ALL.into_iter().zip(&mut self.is_omitted) {
+            if known == class {
                 *omitted = treatment == Treatment::Omit;
             }
         }
@@ -160,8 +161,8 @@ impl FromStr for SkippedTraffic {
         let mut skipped = Self::LOG;
         for entry in text.split(',') {
             let (name, treatment) = entry.split_once('=').ok_or_else(refusal)?;
-            let (_, class) = CLASS_NAMES.iter().find(|(known, _)| *known == name.trim()).ok_or_else(refusal)?;
-            skipped.set(*class, treatment.trim().parse().map_err(|_| refusal())?);
+            let class = TrafficClass::from_word(name.trim()).ok_or_else(refusal)?;
+            skipped.set(class, treatment.trim().parse().map_err(|_| refusal())?);
         }
         Ok(skipped)
     }
@@ -202,8 +203,20 @@ impl<'de> Visitor<'de> for SkippedTrafficVisitor {
 
         let Classes { dns, dhcp, metadata, time, activation, router, mirror } =
             Classes::deserialize(MapAccessDeserializer::new(map))?;
-        let treatments = [dns, dhcp, metadata, time, activation, router, mirror];
-        Ok(SkippedTraffic { is_omitted: treatments.map(|treatment| treatment == Some(Treatment::Omit)) })
+        let treatments = [
+            (TrafficClass::Dns, dns),
+            (TrafficClass::Dhcp, dhcp),
+            (TrafficClass::Metadata, metadata),
+            (TrafficClass::Time, time),
+            (TrafficClass::Activation, activation),
+            (TrafficClass::Router, router),
+            (TrafficClass::Mirror, mirror),
+        ];
+        let mut skipped = SkippedTraffic::LOG;
+        for (class, treatment) in treatments {
+            skipped.set(class, treatment.unwrap_or(Treatment::Log));
+        }
+        Ok(skipped)
     }
 }
 
@@ -224,17 +237,6 @@ impl FromStr for Treatment {
         }
     }
 }
-
-/// The classes as configuration and `x-traffic-class` call them.
-const CLASS_NAMES: [(&str, TrafficClass); 7] = [
-    ("dns", TrafficClass::Dns),
-    ("dhcp", TrafficClass::Dhcp),
-    ("metadata", TrafficClass::Metadata),
-    ("time", TrafficClass::Time),
-    ("activation", TrafficClass::Activation),
-    ("router", TrafficClass::Router),
-    ("mirror", TrafficClass::Mirror),
-];
 
 /// How many threads count packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,6 +292,9 @@ impl FromStr for FlowTableMax {
 /// 2^28, tens of gigabytes of table.
 const FLOW_TABLE_FLOWS_MAX: usize = 1 << 28;
 
+// The table itself knows no bound but this one.
+const _: () = assert!(FLOW_TABLE_FLOWS_MAX <= table::FLOWS_MAX);
+
 read_as_text!(Interval, TrafficSelection, Fragments, Treatment, Workers, FlowTableMax);
 
 #[cfg(test)]
@@ -333,7 +338,7 @@ mod tests {
     fn skipped_traffic_by_class() {
         let omitted = |text: &str| {
             let skipped: SkippedTraffic = text.parse().unwrap();
-            CLASS_NAMES.map(|(_, class)| u8::from(skipped.omits(class)))
+            TrafficClass::ALL.map(|class| u8::from(skipped.omits(class)))
         };
         assert_eq!(omitted("log"), [0; 7]);
         assert_eq!(omitted("omit"), [1; 7]);

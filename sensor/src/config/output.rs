@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use flowlog::segment::SEGMENT_BYTES_MAX_DEFAULT;
+
 use super::flow_log::whole_number;
 use super::value::{ValueError, read_as_text};
 
@@ -82,7 +84,7 @@ impl FileFormat {
         let Destination::File(path) = destination else { return Self::default() };
         let uncompressed =
             if Compression::of_extension(path).is_some() { path.with_extension("") } else { path.clone() };
-        match uncompressed.extension().and_then(|extension| extension.to_str()) {
+        match extension(&uncompressed).as_deref() {
             Some("parquet") => Self::Parquet,
             Some("json" | "jsonl" | "ndjson") => Self::Json,
             _ => Self::Text,
@@ -126,7 +128,7 @@ impl Compression {
     }
 
     fn of_extension(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
+        match extension(path)?.as_str() {
             "gz" => Some(Self::Gzip),
             "zst" => Some(Self::Zstd),
             _ => None,
@@ -147,6 +149,11 @@ impl FromStr for Compression {
     }
 }
 
+/// What a file's name ends with, in lower case: `FLOWS.PARQUET` promises what `flows.parquet` does.
+fn extension(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_str()?.to_ascii_lowercase())
+}
+
 /// The size from which on a new file is begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentMax {
@@ -163,7 +170,7 @@ impl SegmentMax {
 impl Default for SegmentMax {
     /// AWS's 75 MB.
     fn default() -> Self {
-        Self { bytes: 75 * MEGABYTE_BYTES }
+        Self { bytes: SEGMENT_BYTES_MAX_DEFAULT }
     }
 }
 
@@ -226,6 +233,8 @@ mod tests {
         assert_eq!(of("flows.log.gz"), (FileFormat::Text, Compression::Gzip));
         assert_eq!(of("flows.json.zst"), (FileFormat::Json, Compression::Zstd));
         assert_eq!(of("flows.parquet"), (FileFormat::Parquet, Compression::Gzip));
+        assert_eq!(of("FLOWS.JSONL.GZ"), (FileFormat::Json, Compression::Gzip));
+        assert_eq!(of("gz"), (FileFormat::Text, Compression::None));
     }
 
     #[test]

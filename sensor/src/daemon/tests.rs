@@ -134,6 +134,7 @@ fn recording(interval_secs: u32) -> Recording {
             interval_secs,
             skipped_traffic: SkippedTraffic::LOG,
             traffic: TrafficSelection::All,
+            threads: NonZeroUsize::MIN,
             with_community_id: false,
             seed: 1,
         },

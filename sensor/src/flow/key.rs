@@ -14,6 +14,8 @@ use crate::capture::Direction;
 pub trait FlowKey: Copy + Eq + Ord + Hash + Send + 'static {
     /// The first 64 bits of the key's order: keys with different prefixes order as these do.
     fn prefix(self) -> u64;
+    /// Index of the interface: the first thing keys are ordered by.
+    fn interface(self) -> u16;
     /// The key's parts.
     fn parts(self) -> KeyParts;
     /// The same key with other ports and protocol: a later fragment's, once its first fragment is known.
@@ -71,12 +73,16 @@ impl FlowKey for Key4 {
         self.high
     }
 
+    fn interface(self) -> u16 {
+        (self.high >> 48) as u16
+    }
+
     fn parts(self) -> KeyParts {
         let src = (self.high >> 16) as u32;
         let dst = (self.high as u32) << 16 | (self.low >> 48) as u32;
         let (ports, direction) = unpack_ports(self.low);
         KeyParts {
-            interface: (self.high >> 48) as u16,
+            interface: self.interface(),
             direction,
             src: IpAddr::V4(Ipv4Addr::from_bits(src)),
             dst: IpAddr::V4(Ipv4Addr::from_bits(dst)),
@@ -134,10 +140,14 @@ impl FlowKey for Key6 {
         self.interface_ports & !PORTS_MASK | self.src[0] >> 16
     }
 
+    fn interface(self) -> u16 {
+        (self.interface_ports >> 48) as u16
+    }
+
     fn parts(self) -> KeyParts {
         let (ports, direction) = unpack_ports(self.interface_ports);
         KeyParts {
-            interface: (self.interface_ports >> 48) as u16,
+            interface: self.interface(),
             direction,
             src: IpAddr::V6(Ipv6Addr::from_bits(whole(self.src))),
             dst: IpAddr::V6(Ipv6Addr::from_bits(whole(self.dst))),

@@ -157,6 +157,12 @@ impl<K: FlowKey> Table<K> {
         self.entries.get(*number as usize)
     }
 
+    /// How many flows come before the first whose key is not `before`, which must be true for the smaller keys.
+    pub fn rank_where(&self, before: impl Fn(K) -> bool) -> usize {
+        let key = |number: u32| self.entries.get(number as usize).map(|entry| entry.key);
+        self.order.partition_point(|(_, number)| key(*number).is_some_and(&before))
+    }
+
     /// The detail of the flow at `rank`, where details are kept.
     pub fn sorted_detail(&self, rank: usize) -> Option<&Detail> {
         let (_, number) = self.order.get(rank)?;

@@ -97,13 +97,30 @@ impl Rules {
             vlan: detail.vlan.shared(),
             ether_src: detail.ether_src.shared().map(EtherAddr),
             ether_dst: detail.ether_dst.shared().map(EtherAddr),
-            first_ns: Some(counts.first_ns.cast_signed()),
-            last_ns: Some(counts.last_ns.cast_signed()),
+            first_ns: Some(signed_ns(counts.first_ns)),
+            last_ns: Some(signed_ns(counts.last_ns)),
             ..Flow::default()
         }
     }
 }
 
+/// Nanoseconds as a field holds them. Wild time stamps from 2262 on stop at the last that it can hold.
+fn signed_ns(time_ns: u64) -> i64 {
+    i64::try_from(time_ns).unwrap_or(i64::MAX)
+}
+
 /// Protocols whose type and code stand for ports in a Community ID.
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wild_time_is_never_before_the_epoch() {
+        assert_eq!(signed_ns(1_700_000_000_000_000_000), 1_700_000_000_000_000_000);
+        assert_eq!(signed_ns(1 << 63), i64::MAX);
+        assert_eq!(signed_ns(u64::MAX), i64::MAX);
+    }
+}

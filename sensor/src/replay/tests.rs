@@ -130,6 +130,7 @@ fn job(script: Script, kept: &Kept, workers: usize, flows_max: usize) -> Job {
                 interval_secs: 60,
                 skipped_traffic: SkippedTraffic::LOG,
                 traffic: TrafficSelection::All,
+                threads: NonZeroUsize::new(workers).unwrap(),
                 with_community_id: false,
                 seed: 1,
             },
@@ -231,6 +232,31 @@ proptest! {
         seen.sort_unstable();
         prop_assert_eq!(seen, expected);
     }
+}
+
+#[test]
+fn the_peak_is_what_was_held_when_the_table_was_full() {
+    let frames: Vec<_> = (0..1_000)
+        .map(|n| Given { secs: 0, src: n as u8, dst: (n / 256) as u8, piece: Piece::Whole, interface: 0 })
+        .collect();
+    // One block, a thousand different flows: the table fills up several times on the way.
+    let (records, outcome) = run(&frames, frames.len(), 1, 300);
+    assert_eq!(records.len(), 1_000);
+    assert!(outcome.frames.early_drains >= 3);
+    // Room is made for a batch of first fragments, so up to two batches are left free.
+    assert!((300 - 64..=300).contains(&outcome.frames.flows_peak), "{}", outcome.frames.flows_peak);
+}
+
+#[test]
+fn several_open_windows_together_stay_within_the_bound() {
+    // Eight flows at a time go to each of four open intervals in turn.
+    let frames: Vec<_> = (0..1_600)
+        .map(|n| Given { secs: n / 8 % 4 * 60, src: n as u8, dst: (n / 256) as u8, piece: Piece::Whole, interface: 0 })
+        .collect();
+    let (_, outcome) = run(&frames, frames.len(), 1, 80);
+    assert!(outcome.frames.early_drains > 0);
+    assert!(outcome.frames.flows_peak <= 80, "{}", outcome.frames.flows_peak);
+    assert!(outcome.frames.balances() && outcome.rows.balances(&outcome.frames));
 }
 
 #[test]
