@@ -13,7 +13,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 .PHONY: demo setup test check bench bench-peers fuzz clean
 
 demo: | libpcap
-	$(CARGO) build --release --quiet --package flowtap --no-default-features
+	@echo 'Building flowtap: a few minutes the first time.'
+	$(CARGO) build --release --package flowtap --no-default-features
 	@packaging/demo
 
 # libpcap's header is all that a replay needs beside Rust.

@@ -245,20 +245,26 @@ impl<'a> Worker<'a> {
         self.wait_for_all()?;
         while self.flows_held() > 0 && self.flows_held() + more > self.limits.flows_max {
             self.drain_largest()?;
-            self.wait_for_all()?;
         }
         Ok(())
     }
 
-    /// Hands the largest table to the recorder before its window closes.
+    /// Hands the largest table to the recorder before its window closes, and goes on with the same memory: the bound is
+    /// one of memory, so a second table must not grow beside it.
     fn drain_largest(&mut self) -> Result<(), RecorderGone> {
-        let empty = self.empty_table()?;
+        let placeholder = FlowTable::new(self.limits.seed);
         let Some(open) = self.open.iter_mut().max_by_key(|open| open.table.len()) else { return Ok(()) };
-        let table = std::mem::replace(&mut open.table, empty);
+        let table = std::mem::replace(&mut open.table, placeholder);
         let window = open.window;
         self.counts.early_drains += 1;
         let share = self.send_off(table);
-        Ok(self.recorder.send(Handover::Early { window, share })?)
+        self.recorder.send(Handover::Early { window, share })?;
+        self.wait_for_all()?;
+        let emptied = self.spare.pop();
+        if let (Some(open), Some(emptied)) = (self.open.iter_mut().find(|open| open.window == window), emptied) {
+            open.table = emptied;
+        }
+        Ok(())
     }
 
     fn close(&mut self, closing: Closing) -> Result<(), RecorderGone> {
