@@ -1,6 +1,7 @@
 # The words CI uses are the words people use.
 #   make demo    replay a small capture and look at the records (Rust and libpcap only)
 #   make test    everything that can be tested on this machine
+#   make test-kernel   the kernel programs: root, a kernel with BTF and TCX, and a compiler for BPF (make setup-kernel)
 #   make check   format, lints, licences, documentation
 #   make bench   speed against floors and peers        make fuzz   every parser, a minute each
 
@@ -10,7 +11,7 @@ VENV := .venv
 FUZZ_SECONDS ?= 60
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo setup test check bench bench-peers fuzz clean
+.PHONY: demo setup setup-kernel test test-kernel check bench bench-peers fuzz clean
 
 demo: | libpcap
 	@echo 'Building flowtap: a few minutes the first time.'
@@ -29,6 +30,13 @@ setup:
 test: setup
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
+
+# The kernel plane, which no command uses yet.
+setup-kernel:
+	@packaging/setup kernel
+
+test-kernel: setup-kernel
+	$(CARGO) test --package flowtap --features ebpf --lib -- kernel sys
 
 check: | libpcap
 	$(CARGO) fmt --all --check

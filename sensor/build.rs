@@ -15,7 +15,7 @@ use std::{
 
 const TARGET: &str = "bpfel-unknown-none";
 const OBJECT: &str = "flowtap.bpf.o";
-const HOW_TO_GO_ON: &str = "run `make setup`, or build with `--no-default-features` to leave the kernel side out";
+const HOW_TO_GO_ON: &str = "run `make setup-kernel`, or build without the feature `ebpf` to leave the kernel side out";
 
 fn main() {
     tell("rerun-if-changed=build.rs");
