@@ -30,11 +30,6 @@ impl Identity {
         let region = part("region", region.unwrap_or(REGION_DEFAULT))?;
         Ok(Self { account_id, region, flow_log_id: flow_log_id(configuration) })
     }
-
-    /// `fl-` and 17 hexadecimal digits.
-    pub fn flow_log_id(&self) -> &str {
-        &self.flow_log_id
-    }
 }
 
 /// Five minutes of records by their `end`: those at its beginning belong to it, those at the next one's do not.

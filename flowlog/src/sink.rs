@@ -59,9 +59,9 @@ pub trait Sink: Send {
     /// Takes `row_count` records as lines from an encoder of this sink.
     ///
     /// # Errors
-    /// As for [`Sink::write`].
+    /// As for [`Sink::write`]; [`SinkError::NotLines`] from a sink that gives no encoder.
     fn write_lines(&mut self, _lines: &[u8], _row_count: u64) -> Result<(), SinkError> {
-        Err(SinkError::Finished)
+        Err(SinkError::NotLines)
     }
 }
 
@@ -85,6 +85,9 @@ pub enum SinkError {
     /// A file could not be written or published.
     #[error(transparent)]
     Segment(#[from] SegmentError),
+    /// Lines came to a sink that has to see each record.
+    #[error("the output takes records, not lines")]
+    NotLines,
     /// A record came after [`Sink::finish`].
     #[error("the output is finished already")]
     Finished,

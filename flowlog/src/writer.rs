@@ -121,12 +121,15 @@ impl<W: Write + Send> RecordWriter<W> {
     /// Writes `row_count` records that an encoder of this file has made lines of.
     ///
     /// # Errors
-    /// What the output says.
+    /// What the output says; [`io::ErrorKind::InvalidInput`] for Parquet, which gives no such encoder.
     pub fn write_lines(&mut self, lines: &[u8], row_count: u64) -> io::Result<()> {
-        if let Body::Lines(body) = &mut self.body {
-            body.write(lines)?;
-            self.row_count += row_count;
+        match &mut self.body {
+            Body::Lines(body) => body.write(lines)?,
+            Body::Parquet(_) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "Parquet is not made of lines"));
+            }
         }
+        self.row_count += row_count;
         Ok(())
     }
 
@@ -332,6 +335,44 @@ mod tests {
         Encoding::JsonLines(Compression::Zstd),
         Encoding::Parquet(ParquetCodec::Gzip),
     ];
+
+    #[test]
+    fn lines_encoded_elsewhere_make_the_same_file() {
+        let example = &EXAMPLES[0];
+        let format = example.format();
+        for encoding in ALL {
+            let mut direct = RecordWriter::new(Vec::new(), &format, encoding).unwrap();
+            let mut apart = RecordWriter::new(Vec::new(), &format, encoding).unwrap();
+            let Some(mut encoder) = apart.line_encoder() else {
+                assert!(matches!(encoding, Encoding::Parquet(_)));
+                assert_eq!(apart.write_lines(b"x\n", 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+                continue;
+            };
+            let mut lines = Vec::new();
+            for record in example.records() {
+                direct.write(&record).unwrap();
+                encoder.encode(&record, &mut lines);
+            }
+            apart.write_lines(&lines, direct.row_count()).unwrap();
+            assert_eq!(apart.row_count(), direct.row_count());
+            assert_eq!(unpacked(encoding, apart), unpacked(encoding, direct));
+        }
+    }
+
+    fn unpacked(encoding: Encoding, writer: RecordWriter<Vec<u8>>) -> Vec<u8> {
+        let (bytes, _) = writer.finish().unwrap();
+        let mut plain = Vec::new();
+        match encoding {
+            Encoding::PlainText(Compression::Gzip) | Encoding::JsonLines(Compression::Gzip) => {
+                flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap();
+            }
+            Encoding::PlainText(Compression::Zstd) | Encoding::JsonLines(Compression::Zstd) => {
+                plain = zstd::decode_all(&bytes[..]).unwrap();
+            }
+            _ => plain = bytes,
+        }
+        plain
+    }
 
     fn written(encoding: Encoding) -> Vec<u8> {
         let mut writer = RecordWriter::new(Vec::new(), &EXAMPLES[0].format(), encoding).unwrap();
