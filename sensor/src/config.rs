@@ -12,6 +12,7 @@ mod effective;
 mod flow_log;
 pub mod glob;
 mod interface;
+mod kernel;
 mod live;
 mod options;
 mod output;
@@ -22,6 +23,7 @@ pub mod value;
 
 pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 pub use interface::{InterfaceId, InterfaceSettings, Label};
+pub use kernel::{KernelSettings, POLICY_REASONS};
 pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
 pub use options::{Flags, SummaryFormat};
 pub use output::{Compression, Destination, FileFormat, Output, SegmentMax};
@@ -127,7 +129,8 @@ impl Settings {
                 given if given.is_empty() => file.interface.iter().map(|interface| interface.name.clone()).collect(),
                 given => given,
             },
-            capture: file.capture.unwrap_or_default(),
+            capture: flags.live.capture.or(file.capture).unwrap_or_default(),
+            kernel: file.kernel.complete(),
             capture_buffer: flags.live.capture_buffer.or(file.capture_buffer).unwrap_or_default(),
             user: flags.live.user.or(file.user),
             control_socket: flags.live.control_socket.or(file.control_socket),

@@ -1,7 +1,8 @@
 //! A live run: builds the parts, owns the threads, and knows the order in which they begin and end.
 //!
-//! Each worker has a [`LiveSource`] and runs [`crate::worker`]'s loop, the recorder has a thread, and the calling thread
-//! looks after everything else: signals, the control socket, and the interfaces that come and go.
+//! A plane ([`plane`]) watches interfaces and has one source for each worker: the kernel plane a single one, the packet
+//! plane as many as are asked for. Each worker runs [`crate::worker`]'s loop, the recorder has a thread, and the calling
+//! thread looks after everything else: signals, the control socket, and the interfaces that come and go.
 //!
 //! Begin: open the control socket and the interfaces, give up the rights of root, tell what the last run missed, and
 //! only then make threads. End, in reverse: the sources read what is left, the workers hand over the open interval, the
@@ -9,6 +10,7 @@
 
 pub mod control;
 mod keeper;
+mod plane;
 pub mod privileges;
 pub mod state;
 mod status;
@@ -25,8 +27,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use flowlog::sink::{Sink, SinkError};
 
-use crate::capture::live::{Command, LiveSource};
-use crate::capture::{Interface, Interfaces, Roster, Source};
+use crate::capture::{DropReasons, Interface, Interfaces, Roster};
+use crate::config::{CapturePlane, KernelSettings};
 use crate::feed::{Clock, LiveFeed};
 use crate::flow::interval::Windows;
 use crate::ledger::{FrameCounts, RowCounts};
@@ -35,6 +37,7 @@ use crate::time::Timestamp;
 use crate::worker::{Handover, Limits, Worker};
 use control::ControlError;
 use keeper::{Board, Keeper, Signals};
+use plane::Chosen;
 use privileges::{PrivilegeError, User};
 use state::{State, StateFile};
 use watcher::Watcher;
@@ -45,7 +48,11 @@ pub use watcher::{TAPS_MAX, Watch};
 pub struct Job {
     /// Tells the time.
     pub clock: Clock,
-    /// How many threads count; interfaces are shared out among them.
+    /// Who counts.
+    pub capture: CapturePlane,
+    /// How the kernel plane counts.
+    pub kernel: KernelSettings,
+    /// How many threads count in the packet plane; interfaces are shared out among them.
     pub workers: NonZeroUsize,
     /// What to do.
     pub configuration: Configuration,
@@ -67,7 +74,9 @@ pub struct Job {
 pub struct Configuration {
     /// Which interfaces, and how they are opened.
     pub watch: Watch,
-    /// How each worker counts.
+    /// Why this is not for the kernel plane, if it isn't.
+    pub packets_only: Option<&'static str>,
+    /// How all workers together count: the bound of flows is shared out among them.
     pub limits: Limits,
     /// How flows become records.
     pub recording: Recording,
@@ -94,6 +103,9 @@ pub enum DaemonError {
     /// The control socket that was asked for can't be had.
     #[error("control socket {0}")]
     Control(#[from] ControlError),
+    /// The kernel plane was asked for and can't be had.
+    #[error("the kernel plane: {0}")]
+    Kernel(String),
     /// Rights can't be given up.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -136,24 +148,30 @@ pub struct Outcome {
 /// # Errors
 /// When the run can't begin, or its records have nowhere to go.
 pub fn run(job: Job) -> Result<Outcome, DaemonError> {
-    let Job { clock, workers, configuration, sink, reload, control, state, user, output_directory } = job;
-    let Configuration { watch, limits, recording } = configuration;
+    let Job { clock, capture, kernel, workers, configuration, sink, reload, control, state, user, output_directory } =
+        job;
+    let Configuration { watch, packets_only, limits, recording } = configuration;
     let (started, interval_secs) = (clock(), recording.rules.interval_secs);
     let signals = Signals::new()?;
     let listener = listen(control)?;
 
     let (interfaces, roster) = (Interfaces::default(), Roster::default());
-    let (lost_sender, lost) = unbounded();
-    let mut sources: Vec<Box<dyn Source>> = Vec::new();
-    let mut commands = Vec::new();
-    for _ in 0..workers.get() {
-        let (sender, receiver) = unbounded();
-        sources.push(Box::new(LiveSource::new(receiver, lost_sender.clone(), roster.clone(), Arc::clone(&clock))));
-        commands.push(sender);
-    }
-    let mut watcher = Watcher::new(watch, interfaces.clone(), roster.clone(), commands.clone(), lost);
+    let drop_reasons = DropReasons::default();
+    let parts = plane::Parts {
+        interfaces: &interfaces,
+        roster: &roster,
+        drop_reasons: &drop_reasons,
+        clock: &clock,
+        interval_secs,
+        workers: workers.get(),
+        tap: watch.tap.clone(),
+    };
+    let Chosen { plane, sources, rights, told } = plane::choose(capture, &kernel, packets_only, &parts)?;
+    let workers = sources.len();
+    let limits = share(limits, workers);
+    let mut watcher = Watcher::new(plane, watch, interfaces.clone(), roster.clone());
     watcher.scan(started);
-    privileges::give_up(user.as_ref())?;
+    privileges::give_up(user.as_ref(), rights)?;
     let user = user.map(|user| user.name);
     if let Some(directory) = output_directory {
         state::try_directory(&directory).map_err(|cause| DaemonError::Unwritable { directory, user, cause })?;
@@ -161,8 +179,13 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
 
     let board = Board::default();
     let (changes_sender, changes) = unbounded();
-    let live = Live { roster: roster.clone(), changes, published: on_publication(&board, state.clone(), &roster) };
-    let (homes, homecomings): (Vec<_>, Vec<_>) = (0..workers.get()).map(|_| unbounded()).unzip();
+    let live = Live {
+        roster: roster.clone(),
+        drop_reasons,
+        changes,
+        published: on_publication(&board, state.clone(), &roster),
+    };
+    let (homes, homecomings): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
     let mut recorder = Recorder::live(recording, interfaces.clone(), sink, homes, live);
     if let Some(state) = &state {
         tell_gap(&mut recorder, state, &interfaces, started)?;
@@ -170,7 +193,7 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
     }
 
     let feed = LiveFeed::new(sources, Windows::new(interval_secs), limits, Arc::clone(&clock));
-    let (recorder_sender, handovers) = bounded::<Handover>(workers.get() * SHARES_WAITING_MAX);
+    let (recorder_sender, handovers) = bounded::<Handover>(workers * SHARES_WAITING_MAX);
     let mut keeper = Keeper {
         clock: Arc::clone(&clock),
         started,
@@ -182,6 +205,8 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         reload,
         interval_secs,
         reloads: 0,
+        told,
+        workers,
     };
     let mut frames = FrameCounts::default();
     let written = thread::scope(|scope| {
@@ -193,13 +218,11 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         drop(recorder_sender);
         let (recorder, feed) = (&mut recorder, &feed);
         let recording = scope.spawn(move || record(recorder, handovers, feed));
-        tracing::info!(workers = workers.get(), interval_secs, "running");
+        tracing::info!(workers, interval_secs, "running");
         keeper.keep(&signals, listener.as_ref(), || recording.is_finished());
         tracing::info!("stopping: what is counted is published");
         exit_in_time();
-        for source in &commands {
-            source.send(Command::Stop).ok();
-        }
+        keeper.watcher.stop();
         for thread in threads {
             // A worker that panicked has told the recorder, and its counts are gone.
             thread.join().into_iter().for_each(|counts| frames.add(&counts));
@@ -214,6 +237,11 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         note(state, &State { published_until: clock().secs(), interfaces: names, stopped: true });
     }
     Ok(Outcome { frames, rows })
+}
+
+/// What each of so many workers may hold.
+fn share(limits: Limits, workers: usize) -> Limits {
+    Limits { flows_max: limits.flows_max.div_ceil(workers.max(1)), ..limits }
 }
 
 /// The recorder's thread.

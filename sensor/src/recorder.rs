@@ -20,7 +20,7 @@ use flowlog::record::Record;
 use flowlog::segment::Published;
 use flowlog::sink::{Sink, SinkError};
 
-use crate::capture::{Interface, Interfaces, Roster};
+use crate::capture::{DropReasons, Interface, Interfaces, Roster};
 use crate::classify::{Classifier, LocalNetworks};
 use crate::config::{SkippedTraffic, TrafficSelection};
 use crate::flow::FlowTable;
@@ -91,6 +91,8 @@ pub struct Recording {
 pub struct Live {
     /// Says which interfaces were watched.
     pub roster: Roster,
+    /// Says what the reasons are called for which the kernel turned packets away.
+    pub drop_reasons: DropReasons,
     /// Brings what comes with a new generation of the configuration.
     pub changes: Receiver<Change>,
     /// Is told of every interval that was published.
@@ -335,17 +337,19 @@ impl Recorder {
     /// Writes the flows and says what became of them.
     fn write_flows(&mut self, window: Window, merged: &Merged<'_>) -> Result<RowCounts, RecorderError> {
         self.meet_interfaces()?;
-        let Self { recording: Recording { rules, policy, .. }, facts, sink, .. } = self;
+        let Self { recording: Recording { rules, policy, .. }, facts, sink, live, .. } = self;
         let settled = policy.as_mut().map(|policy| {
             let mut observing = policy.begin_interval();
-            for flow in merged.flows() {
+            let let_in = merged.flows().filter(|flow| flow.key.rejection.is_none() && flow.counts.packets > 0);
+            for flow in let_in {
                 if let Some(facts) = facts.get(usize::from(flow.key.interface)) {
                     observing.observe(&facts.view(&flow));
                 }
             }
             observing.settle()
         });
-        Pass { rules, facts, settled, late: window.late }.write(merged, sink.as_mut())
+        let drop_reasons = &live.as_ref().map(|live| live.drop_reasons.names()).unwrap_or_default();
+        Pass { rules, facts, settled, drop_reasons, late: window.late }.write(merged, sink.as_mut())
     }
 
     /// Tells how an interface fared from one second to another, both within.

@@ -9,7 +9,10 @@ mod attach;
 mod btf;
 mod clock;
 mod drain;
+mod gather;
 mod load;
+mod route;
+mod source;
 mod verdicts;
 
 pub use attach::{Device, TapError, Taps};
@@ -17,7 +20,9 @@ pub use btf::{Btf, BtfError, KERNEL_BTF};
 pub use clock::{Anchor, Reading, STEP_NS, Shift};
 pub use drain::{Drain, DrainError, Drained, Flow, Harvest, Verdict};
 pub use flowtap_abi::{Counts, Marks, Reason, Seen};
+pub use gather::Devices;
 pub use load::{LoadError, OBJECT, Sizes, load};
+pub use source::{COUNTED_MAX, KernelSource, Order, TURN_SECS, TurnCounts, Turns};
 pub use verdicts::{DropReasons, VerdictSource};
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ use flowlog::sink::Sink;
 use flowtap::capture::Filter;
 use flowtap::capture::live::TapOptions;
 use flowtap::config::glob::Glob;
-use flowtap::config::{CaptureBuffer, CapturePlane, Destination, Flags, LiveFlags, RawConfig, Settings, Workers};
+use flowtap::config::{
+    CaptureBuffer, CapturePlane, Destination, Flags, Fragments, KernelSettings, LiveFlags, RawConfig, Settings, Workers,
+};
 use flowtap::daemon::control::SOCKET_DEFAULT;
 use flowtap::daemon::privileges::User;
 use flowtap::daemon::state::{StateFile, try_directory};
@@ -40,6 +42,10 @@ pub(super) struct RunArgs {
 
     #[command(flatten)]
     record: RecordArgs,
+
+    /// Who counts: ebpf (programs in the kernel), pcap (frames from libpcap), or auto, the best that there is [default: auto]
+    #[arg(long, value_name = "PLANE", help_heading = RUNNING)]
+    capture: Option<CapturePlane>,
 
     /// The kernel's buffer for each direction of an interface [default: 16MB]
     #[arg(long, value_name = "SIZE", help_heading = RUNNING)]
@@ -91,9 +97,6 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
     let plan = Plan::new(&args)?;
     let Plan { settings, format, .. } = &plan;
-    if settings.live.capture == CapturePlane::Auto {
-        tracing::info!("capture: libpcap, as this build has no other; super-packets count as one packet each");
-    }
     let user = User::choose(settings.live.user.as_deref())?;
     let output_directory = output_directory(&settings.output.destination);
     let state_directory = settings.live.state_directory.clone().or_else(|| match &settings.output.destination {
@@ -111,6 +114,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut reloader = Reloader::new(args, &plan)?;
     let job = Job {
         clock: Arc::new(clock::wall),
+        capture: settings.live.capture,
+        kernel: settings.live.kernel.clone(),
         workers: plan.workers,
         sink,
         control,
@@ -166,7 +171,8 @@ impl Plan {
                 tap: TapOptions { buffer_bytes: settings.live.capture_buffer.bytes() },
                 filter: settings.filter.clone(),
             },
-            limits: record::limits(&settings, &format, workers, recording.rules.seed),
+            packets_only: packets_only(&settings),
+            limits: record::limits(&settings, &format, NonZeroUsize::MIN, recording.rules.seed),
             recording,
         };
         Ok(Self { settings, format, workers, configuration })
@@ -195,6 +201,7 @@ fn flags(args: &RunArgs) -> Flags {
     Flags {
         live: LiveFlags {
             watch: args.interface,
+            capture: args.capture,
             capture_buffer: args.capture_buffer,
             user: args.user,
             control_socket: args.control_socket,
@@ -209,6 +216,8 @@ fn flags(args: &RunArgs) -> Flags {
 struct Reloader {
     args: RunArgs,
     workers: NonZeroUsize,
+    capture: CapturePlane,
+    kernel: KernelSettings,
     is_directory: bool,
     /// As of the last reload.
     output: String,
@@ -217,17 +226,21 @@ struct Reloader {
 impl Reloader {
     fn new(args: RunArgs, first: &Plan) -> anyhow::Result<Self> {
         let is_directory = matches!(first.settings.output.destination, Destination::Directory(_));
-        Ok(Self { args, workers: first.workers, is_directory, output: first.output()? })
+        let live = &first.settings.live;
+        let (capture, kernel) = (live.capture, live.kernel.clone());
+        Ok(Self { args, workers: first.workers, capture, kernel, is_directory, output: first.output()? })
     }
 
     fn reload(&mut self) -> anyhow::Result<(Configuration, Option<Box<dyn Sink>>)> {
         let plan = Plan::new(&self.args)?;
-        let (output, Plan { settings, format, workers, mut configuration }) = (plan.output()?, plan);
+        let (output, Plan { settings, format, workers, configuration }) = (plan.output()?, plan);
         let sink = if output == self.output { None } else { Some(self.open_another(&settings, &format)?) };
         if workers != self.workers {
             tracing::warn!("the number of workers changes at the next start");
         }
-        configuration.limits = record::limits(&settings, &format, self.workers, configuration.limits.seed);
+        if settings.live.capture != self.capture || settings.live.kernel != self.kernel {
+            tracing::warn!("who counts, and the kernel's maps, change at the next start");
+        }
         self.output = output;
         Ok((configuration, sink))
     }
@@ -242,6 +255,14 @@ impl Reloader {
         fs::create_dir_all(root).and_then(|()| try_directory(root)).with_context(|| root.display().to_string())?;
         output::open(settings, format)
     }
+}
+
+/// Why these settings ask for frames, which only the packet plane has.
+fn packets_only(settings: &Settings) -> Option<&'static str> {
+    if settings.filter.is_some() {
+        return Some("a filter expression is run over frames");
+    }
+    (settings.fragments == Fragments::Apart).then_some("the kernel joins fragments with their flow")
 }
 
 /// The directory that must be writable for records to be published.

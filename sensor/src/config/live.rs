@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::flow_log::whole_number;
 use super::glob::Glob;
+use super::kernel::KernelSettings;
 use super::value::{ValueError, read_as_text};
 
 /// The settings of a live run, complete.
@@ -14,6 +15,8 @@ pub struct LiveSettings {
     pub watch: Vec<Glob>,
     /// Who counts.
     pub capture: CapturePlane,
+    /// How the kernel plane counts.
+    pub kernel: KernelSettings,
     /// The kernel's buffer.
     pub capture_buffer: CaptureBuffer,
     /// Whom to become once everything is open. `None`: `nobody` if started as root, else nobody else.
@@ -29,6 +32,8 @@ pub struct LiveSettings {
 pub struct LiveFlags {
     /// `--interface`
     pub watch: Vec<Glob>,
+    /// `--capture`
+    pub capture: Option<CapturePlane>,
     /// `--capture-buffer`
     pub capture_buffer: Option<CaptureBuffer>,
     /// `--user`
@@ -42,10 +47,12 @@ pub struct LiveFlags {
 /// Who counts packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CapturePlane {
-    /// The best that there is.
+    /// The kernel plane where it can be had and suits the configuration, else the packet plane.
     #[default]
     Auto,
-    /// This program, from frames that libpcap hands over.
+    /// Programs in the kernel: the kernel plane.
+    Ebpf,
+    /// This program, from frames that libpcap hands over: the packet plane.
     Pcap,
 }
 
@@ -54,6 +61,7 @@ impl CapturePlane {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
+            Self::Ebpf => "ebpf",
             Self::Pcap => "pcap",
         }
     }
@@ -65,8 +73,9 @@ impl FromStr for CapturePlane {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text {
             "auto" => Ok(Self::Auto),
+            "ebpf" => Ok(Self::Ebpf),
             "pcap" => Ok(Self::Pcap),
-            _ => Err(ValueError::new(text, "a way to capture", "write `auto` or `pcap`")),
+            _ => Err(ValueError::new(text, "a way to capture", "write `auto`, `ebpf` or `pcap`")),
         }
     }
 }
@@ -121,8 +130,8 @@ mod tests {
 
     #[test]
     fn a_plane_that_is_not_there_is_refused_with_its_line() {
-        let refusal = RawConfig::parse("region = 'x'\ncapture = 'ebpf'").unwrap_err().to_string();
-        assert_eq!(refusal, "line 2: `ebpf` is not a way to capture: write `auto` or `pcap`");
+        let refusal = RawConfig::parse("region = 'x'\ncapture = 'xdp'").unwrap_err().to_string();
+        assert_eq!(refusal, "line 2: `xdp` is not a way to capture: write `auto`, `ebpf` or `pcap`");
     }
 
     #[test]

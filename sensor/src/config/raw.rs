@@ -9,6 +9,7 @@ use super::ConfigError;
 use super::document;
 use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{Label, RawInterface};
+use super::kernel::RawKernel;
 use super::live::{CaptureBuffer, CapturePlane};
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
 
@@ -27,6 +28,8 @@ pub struct RawConfig {
     pub(super) state_directory: Option<PathBuf>,
     #[serde(default)]
     pub(super) interface: Vec<RawInterface>,
+    #[serde(default)]
+    pub(super) kernel: RawKernel,
     #[serde(default)]
     pub(super) flow_log: RawFlowLog,
     #[serde(default)]

@@ -13,14 +13,15 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use super::control::{self, Request};
+use super::plane::Told;
 use super::status::Status;
 use super::watcher::Watcher;
-use super::{Configuration, Reload, ReloadError};
+use super::{Configuration, Reload, ReloadError, share};
 use crate::capture::Roster;
 use crate::feed::{Clock, LiveFeed};
 use crate::ledger::{FrameCounts, RowCounts};
 use crate::recorder::{Change, Milestone};
-use crate::time::Timestamp;
+use crate::time::{Rhythm, Timestamp};
 
 /// Signals as bytes that can be waited for.
 pub(super) struct Signals {
@@ -84,6 +85,10 @@ pub(super) struct Keeper<'a> {
     /// As of the last reload.
     pub(super) interval_secs: u32,
     pub(super) reloads: u64,
+    /// What is told of the plane.
+    pub(super) told: Told,
+    /// How many threads count.
+    pub(super) workers: usize,
 }
 
 impl Keeper<'_> {
@@ -123,11 +128,19 @@ impl Keeper<'_> {
 
     /// Goes over to the configuration as it is now, at the end of this interval; says when that is.
     fn reload(&mut self) -> Result<Timestamp, ReloadError> {
-        let (Configuration { watch, limits, recording }, sink) = (self.reload)()?;
+        let (Configuration { watch, packets_only, limits, recording }, sink) = (self.reload)()?;
+        if self.told.is_kernel()
+            && let Some(why) = packets_only
+        {
+            return Err(format!("{why}: the kernel plane can't do that; restart for the packet plane").into());
+        }
         let interval_secs = recording.rules.interval_secs;
         let changes = &self.changes;
-        let changed = self.feed.change(interval_secs, limits, |generation| {
+        let limits = share(limits, self.workers);
+        let watcher = &mut self.watcher;
+        let changed = self.feed.change(interval_secs, limits, |generation, from| {
             changes.send(Change { generation, recording, sink }).ok();
+            watcher.change_rhythm(Rhythm::new(from, interval_secs));
         });
         let from =
             changed.ok_or("the configuration before is still to come at the end of this interval: try again then")?;
@@ -144,6 +157,7 @@ impl Keeper<'_> {
             interval_secs: self.interval_secs,
             published_until: posted.until_secs,
             reloads: self.reloads,
+            told: &self.told,
             interfaces: self.roster.current(),
             frames: &frames,
             rows: &posted.rows,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use flowlog::record::{Action, TrafficClass};
 use serde_json::{Value, json};
 
+use super::plane::Told;
 use crate::capture::Stay;
 use crate::ledger::{FrameCounts, Omission, RowCounts};
 use crate::time::Timestamp;
@@ -17,6 +18,7 @@ pub(super) struct Status<'a> {
     /// Unix seconds: every interval that ended by then is published.
     pub(super) published_until: u64,
     pub(super) reloads: u64,
+    pub(super) told: &'a Told,
     pub(super) interfaces: Vec<Stay>,
     pub(super) frames: &'a FrameCounts,
     pub(super) rows: &'a RowCounts,
@@ -25,7 +27,8 @@ pub(super) struct Status<'a> {
 impl Status<'_> {
     /// Packets that are counted, and whose interval is not written yet.
     fn open_packets(&self) -> Option<u64> {
-        self.frames.packets.checked_sub(self.rows.packets + self.rows.omitted.total())
+        let (packets, _) = self.frames.in_flows();
+        packets.checked_sub(self.rows.packets + self.rows.omitted.total())
     }
 
     fn balances(&self) -> bool {
@@ -40,7 +43,7 @@ impl Status<'_> {
         json!({
             "ok": true,
             "version": env!("CARGO_PKG_VERSION"),
-            "capture": "pcap",
+            "capture": capture(self.told),
             "now": self.now.secs(),
             "started": self.started.secs(),
             "interval-secs": self.interval_secs,
@@ -56,10 +59,14 @@ impl Status<'_> {
                 "offered": frames.offered,
                 "counted": frames.packets,
                 "not-counted": refused,
-                "capture-drops": frames.capture_drops,
+                "lost": frames.lost.iter().map(|(loss, packets)| (loss.name(), packets)).collect::<BTreeMap<_, _>>(),
             },
             "packets": {
                 "counted": frames.packets,
+                "rejected": frames.rejected,
+                "rejected-after-counting": frames.moved,
+                "without-ports":
+                    frames.portless.iter().map(|(reason, packets)| (reason.name(), packets)).collect::<BTreeMap<_, _>>(),
                 "in-rows": rows.packets,
                 "left-out": left_out,
                 "in-open-intervals": self.open_packets().unwrap_or_default(),
@@ -80,6 +87,32 @@ impl Status<'_> {
             },
             "balances": self.balances(),
         })
+    }
+}
+
+/// Who counts, why, and how that goes.
+fn capture(told: &Told) -> Value {
+    match told {
+        Told::Packet { why } => json!({ "plane": "pcap", "why": why }),
+        #[cfg(feature = "ebpf")]
+        Told::Kernel { verdicts, turns, memory_bytes } => {
+            let counts = turns.counts();
+            json!({
+                "plane": "ebpf",
+                "verdicts": verdicts.as_ref().map_or_else(String::as_str, |source| source),
+                "map-memory-bytes": memory_bytes,
+                "turns": counts.turns,
+                "turns-late": counts.late,
+                "turns-early": counts.early,
+                "drains-failed": counts.failed,
+                "drained-flows": counts.drained.flows,
+                "drained-verdicts": counts.drained.verdicts,
+                "overflowed": counts.drained.overflowed,
+                "last-drain-micros": counts.last_drain_ns / 1000,
+                "longest-drain-micros": counts.longest_drain_ns / 1000,
+                "clock-steps": counts.clock_steps,
+            })
+        }
     }
 }
 
@@ -104,6 +137,7 @@ mod tests {
             interval_secs: 60,
             published_until: 0,
             reloads: 0,
+            told: &Told::Packet { why: None },
             interfaces: Vec::new(),
             frames,
             rows,

@@ -12,7 +12,7 @@ use flowlog::segment::Published;
 use flowlog::sink::{Sink, SinkError};
 
 use super::*;
-use crate::capture::{Block, CaptureDrop, CaptureError, Direction, Fill, Frame, LinkType};
+use crate::capture::{Block, CaptureDrop, CaptureError, Direction, Fill, Frame, LinkType, Loss, Source};
 use crate::classify::{Classifier, LocalNetworks};
 use crate::config::{SkippedTraffic, TrafficSelection};
 use crate::flow::FragmentRule;
@@ -74,7 +74,12 @@ impl Source for Script {
             }
             Act::Straggler { at, interface } => frames(at, interface, 1),
             Act::Drops { at, interface, packets } => {
-                block.drops.push(CaptureDrop { interface, time: Timestamp(at * NANOS_PER_SEC), packets });
+                block.drops.push(CaptureDrop {
+                    interface,
+                    time: Timestamp(at * NANOS_PER_SEC),
+                    packets,
+                    loss: Loss::CaptureBuffer,
+                });
             }
             Act::Quiet { now } => {
                 self.clock.store(now, Ordering::SeqCst);
@@ -172,7 +177,7 @@ fn play(acts: &[Act], flows_max: usize) -> Vec<String> {
 
     let rows = Arc::new(Mutex::new(Vec::new()));
     let (changes_sender, changes) = unbounded();
-    let live = Live { roster, changes, published: Box::new(|_| {}) };
+    let live = Live { roster, drop_reasons: DropReasons::default(), changes, published: Box::new(|_| {}) };
     let (home, homecoming) = unbounded();
     let sink = Box::new(Kept { name: "", rows: Arc::clone(&rows) });
     let mut recorder = Recorder::live(recording(60), interfaces, sink, vec![home], live);
@@ -184,7 +189,7 @@ fn play(acts: &[Act], flows_max: usize) -> Vec<String> {
         scope.spawn(move || {
             for interval_secs in asks {
                 let sink = Kept { name: "after:", rows: Arc::clone(rows) };
-                let prepare = |generation| {
+                let prepare = |generation, _| {
                     let recording = recording(interval_secs);
                     changes_sender.send(Change { generation, recording, sink: Some(Box::new(sink)) }).unwrap();
                 };

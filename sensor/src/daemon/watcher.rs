@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crossbeam_channel::{Receiver, Sender};
 use nix::net::if_::if_nameindex;
 
-use crate::capture::live::{Command, Tap, TapOptions};
-use crate::capture::{Filter, Interface, Interfaces, Roster};
+use super::plane::{Plane, Watching};
+use crate::capture::live::TapOptions;
+use crate::capture::{Interface, Interfaces, Roster};
 use crate::config::glob::Glob;
-use crate::time::{NANOS_PER_SEC, Timestamp};
+use crate::time::{NANOS_PER_SEC, Rhythm, Timestamp};
 
 /// What to watch, and how.
 #[derive(Debug, Clone)]
@@ -21,55 +21,52 @@ pub struct Watch {
     pub filter: Option<String>,
 }
 
-/// Keeps the sources supplied with the interfaces that are there.
+/// Keeps a plane supplied with the interfaces that are there.
 pub(super) struct Watcher {
+    plane: Box<dyn Plane>,
     watch: Watch,
     /// What comes with a reload, and when.
     next: Option<(Timestamp, Watch)>,
     interfaces: Interfaces,
     roster: Roster,
-    /// One for each worker's source.
-    sources: Vec<Sender<Command>>,
-    /// Serials of taps that closed by themselves.
-    lost: Receiver<u64>,
     /// By name.
     attached: BTreeMap<String, Attached>,
     /// What was said of interfaces that can't be opened, so that it is said once.
     complaints: BTreeMap<String, String>,
     /// Losses that were told in the log, and when that was, by interface.
     losses_told: BTreeMap<u16, (u64, Timestamp)>,
-    next_serial: u64,
 }
 
 struct Attached {
     /// The kernel's number: another interface may take over the name.
     kernel_index: u32,
-    serial: u64,
-    source: usize,
+    watching: Watching,
 }
 
 impl Watcher {
-    pub(super) fn new(
-        watch: Watch,
-        interfaces: Interfaces,
-        roster: Roster,
-        sources: Vec<Sender<Command>>,
-        lost: Receiver<u64>,
-    ) -> Self {
-        let watcher = Self {
+    pub(super) fn new(plane: Box<dyn Plane>, watch: Watch, interfaces: Interfaces, roster: Roster) -> Self {
+        let mut watcher = Self {
+            plane,
             watch,
             next: None,
             interfaces,
             roster,
-            sources,
-            lost,
             attached: BTreeMap::new(),
             complaints: BTreeMap::new(),
             losses_told: BTreeMap::new(),
-            next_serial: 0,
         };
         watcher.select();
         watcher
+    }
+
+    /// Tells the plane that intervals change.
+    pub(super) fn change_rhythm(&mut self, rhythm: Rhythm) {
+        self.plane.change_rhythm(rhythm);
+    }
+
+    /// Ends the watching of all: what is left is handed out.
+    pub(super) fn stop(&mut self) {
+        self.plane.stop();
     }
 
     /// Watches something else from then on.
@@ -111,30 +108,24 @@ impl Watcher {
         self.select();
     }
 
-    /// Gives the sources their filter. Each has its own: it remembers what it has compiled.
-    fn select(&self) {
-        for source in &self.sources {
-            let filter = self.watch.filter.as_deref().and_then(|expression| Filter::new(expression).ok());
-            source.send(Command::Select(filter.map(Box::new))).ok();
-        }
+    fn select(&mut self) {
+        self.plane.change(&self.watch.tap, self.watch.filter.as_deref());
     }
 
     /// Forgets interfaces that are gone, are another one of the same name, or are wanted no more.
     fn let_go(&mut self, present: &BTreeMap<String, u32>) {
-        let failed: Vec<u64> = self.lost.try_iter().collect();
-        let Self { attached, sources, .. } = self;
+        let Self { attached, plane, .. } = self;
+        let ended = plane.ended();
         attached.retain(|name, attached| {
-            let has_failed = failed.contains(&attached.serial);
-            if !has_failed && present.get(name) == Some(&attached.kernel_index) {
+            let has_ended = ended.contains(&attached.watching);
+            if !has_ended && present.get(name) == Some(&attached.kernel_index) {
                 return true;
             }
             tracing::warn!(
                 interface = name,
                 "no longer there: what was counted is kept, and it is watched when it returns"
             );
-            if let Some(source) = sources.get(attached.source) {
-                source.send(Command::Detach(attached.serial)).ok();
-            }
+            plane.detach(attached.watching);
             false
         });
     }
@@ -146,21 +137,13 @@ impl Watcher {
         let Some(interface) = self.interfaces.intern(Interface { name: name.clone(), capture: String::new() }) else {
             return self.complain(name, "not watched: too many interfaces have come and gone".to_owned());
         };
-        let serial = self.next_serial;
-        let tap = match Tap::open(serial, interface, &name, &self.watch.tap) {
-            Ok(tap) => tap,
-            Err(error) => return self.complain(name, format!("can't be watched yet: {error}")),
+        let watching = match self.plane.attach(&name, interface) {
+            Ok(watching) => watching,
+            Err(cause) => return self.complain(name, format!("can't be watched yet: {cause}")),
         };
-        self.next_serial += 1;
-        // The worker that has the fewest.
-        let load = |source: &usize| self.attached.values().filter(|attached| attached.source == *source).count();
-        let source = (0..self.sources.len()).min_by_key(load).unwrap_or_default();
-        if let Some(source) = self.sources.get(source) {
-            source.send(Command::Attach(tap)).ok();
-        }
-        tracing::info!(interface = name, worker = source, "watched");
+        tracing::info!(interface = name, "watched");
         self.complaints.remove(&name);
-        self.attached.insert(name, Attached { kernel_index, serial, source });
+        self.attached.insert(name, Attached { kernel_index, watching });
     }
 
     fn complain(&mut self, name: String, complaint: String) {
@@ -177,14 +160,14 @@ impl Watcher {
             // A new stay counts from 0.
             let since = stay.drops.checked_sub(told).unwrap_or(stay.drops);
             if since > 0 && now.0.saturating_sub(when.0) >= LOSS_LOG_SECS * NANOS_PER_SEC {
-                tracing::warn!(interface = stay.name, packets = since, "packets lost: the capture buffer was full");
+                tracing::warn!(interface = stay.name, packets = since, "packets lost before they could be counted");
                 self.losses_told.insert(stay.interface, (stay.drops, now));
             }
         }
     }
 }
 
-/// How many interfaces are watched at once. Each takes two sockets and two capture buffers.
+/// How many interfaces are watched at once. In the packet plane each takes two sockets and two capture buffers.
 pub const TAPS_MAX: usize = 256;
 
 /// How often the log speaks of the same interface's losses.

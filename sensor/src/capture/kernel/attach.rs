@@ -131,6 +131,17 @@ impl Taps {
         self.links.remove(&index).is_some()
     }
 
+    /// Has the kernel verify all programs for interfaces, so that attaching one later needs no right to load.
+    ///
+    /// # Errors
+    /// The kernel refuses a program.
+    pub fn load_programs(&mut self) -> Result<(), TapError> {
+        for name in ["flow_ingress", "flow_egress", "flow_ingress_l3", "flow_egress_l3"] {
+            self.classifier(name)?;
+        }
+        Ok(())
+    }
+
     /// Indexes of the interfaces that are counted.
     pub fn attached(&self) -> impl Iterator<Item = u32> {
         self.links.keys().copied()

@@ -135,6 +135,8 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
 
     let mut loader = EbpfLoader::new();
     loader.override_global("WATCHED_NAMESPACE", &namespace, true);
+    let tc_ingress = reasons.number("TC_INGRESS").unwrap_or(u32::MAX);
+    loader.override_global("TC_INGRESS", &tc_ingress, true);
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
     }
