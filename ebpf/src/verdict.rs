@@ -27,6 +27,10 @@ static WATCHED_NAMESPACE: u32 = 0;
 #[unsafe(no_mangle)]
 static TC_INGRESS: u32 = 0;
 
+/// Number of the reason for drops by a socket's filter.
+#[unsafe(no_mangle)]
+static SOCKET_FILTER: u32 = 0;
+
 // Offsets in bytes: `struct sk_buff`.
 #[unsafe(no_mangle)]
 static SKB_HEAD: u32 = 0;
@@ -140,6 +144,10 @@ fn count_packet<A>(key: VerdictKey, dropped: &Dropped, ip: &Ip<A>, pieces: Fragm
         // Ports that were not in the readable part of the packet are not worth its count.
         _ => (headers::transport(dropped, 0, ip).unwrap_or(Transport::NONE), ip.protocol),
     };
+    // A raw socket gets a copy of what also goes to others: what its filter makes of that is no verdict on the packet.
+    if key.reason == global(&SOCKET_FILTER) && !matches!(protocol, headers::TCP | headers::UDP) {
+        return None;
+    }
     let key = VerdictKey { ports: transport.ports, protocol, ..key };
     // SAFETY: the helper has no arguments and no precondition. Tracing programs have no coarse clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };

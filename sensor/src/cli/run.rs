@@ -29,9 +29,10 @@ use super::{INCOMPLETE, clock, output};
 
 /// Watch interfaces and record what goes through them
 ///
-/// Runs until SIGTERM or SIGINT; SIGHUP or `flowtap reload` reads the configuration again. Frames come from libpcap:
-/// super-packets of segmentation offloads are counted as one packet each, and everything seen is ACCEPT unless a policy
-/// says otherwise. Started as root, it becomes an unprivileged user once everything is open. The log goes to standard
+/// Runs until SIGTERM or SIGINT; SIGHUP or `flowtap reload` reads the configuration again. Where it can, it counts in
+/// the kernel: packets as they are on the wire, with the kernel's own verdicts. Elsewhere frames come from libpcap:
+/// super-packets of segmentation offloads are one packet each, and everything seen is ACCEPT unless a policy says
+/// otherwise; the log says which it is, and why. Started as root, it becomes an unprivileged user once everything is open. The log goes to standard
 /// error. Exit code 1 means that records could not be written, 2 that the command line, the configuration, the policy
 /// or the rights are wrong.
 #[derive(Debug, Clone, Args)]
@@ -258,7 +259,7 @@ impl Reloader {
 }
 
 /// Why these settings ask for frames, which only the packet plane has.
-fn packets_only(settings: &Settings) -> Option<&'static str> {
+pub(super) fn packets_only(settings: &Settings) -> Option<&'static str> {
     if settings.filter.is_some() {
         return Some("a filter expression is run over frames");
     }

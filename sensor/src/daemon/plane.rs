@@ -35,6 +35,7 @@ pub(super) trait Plane {
 }
 
 /// What a plane is made from.
+#[cfg_attr(not(feature = "ebpf"), expect(dead_code, reason = "some of it is for the kernel plane alone"))]
 pub(super) struct Parts<'a> {
     pub(super) interfaces: &'a Interfaces,
     pub(super) roster: &'a Roster,

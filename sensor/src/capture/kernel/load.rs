@@ -135,8 +135,10 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
 
     let mut loader = EbpfLoader::new();
     loader.override_global("WATCHED_NAMESPACE", &namespace, true);
-    let tc_ingress = reasons.number("TC_INGRESS").unwrap_or(u32::MAX);
+    let [tc_ingress, socket_filter] =
+        ["TC_INGRESS", "SOCKET_FILTER"].map(|name| reasons.number(name).unwrap_or(u32::MAX));
     loader.override_global("TC_INGRESS", &tc_ingress, true);
+    loader.override_global("SOCKET_FILTER", &socket_filter, true);
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
     }
