@@ -1,8 +1,8 @@
 //! Every counter and every reason for loss, each with one owner, and the sums that must come out.
 //!
 //! Two equations hold at any time: frames offered = packets counted + frames filtered, not IP, or refused with a reason;
-//! and packets counted + packets rejected by the kernel - those of them that were counted before = packets in written rows
-//! + packets of rows that were left out on request. Each worker owns a
+//! and packets counted, and those rejected by the kernel, less those of the rejected that were counted before = packets in
+//! written rows and in rows that were left out on request. Each worker owns a
 //! [`FrameCounts`] and the recorder a [`RowCounts`]; they are added up when the run ends.
 
 use crate::capture::{Block, Excluded, Loss, Portless};

@@ -125,10 +125,10 @@ fn kernel_plane(settings: &KernelSettings, parts: &Parts<'_>) -> Result<Chosen, 
         let megabytes = memory_bytes.div_ceil(1_000_000);
         match verdicts {
             Ok(verdicts) => {
-                tracing::info!(verdicts, megabytes, "capture: the kernel counts; its maps take this memory")
+                tracing::info!(verdicts, megabytes, "capture: the kernel counts; its maps take this memory");
             }
             Err(why) => {
-                tracing::warn!(why, megabytes, "capture: the kernel counts, but doesn't tell its drops: no REJECT")
+                tracing::warn!(why, megabytes, "capture: the kernel counts, but doesn't tell its drops: no REJECT");
             }
         }
     }

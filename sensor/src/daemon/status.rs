@@ -99,7 +99,7 @@ fn capture(told: &Told) -> Value {
             let counts = turns.counts();
             json!({
                 "plane": "ebpf",
-                "verdicts": verdicts.as_ref().map_or_else(String::as_str, |source| source),
+                "verdicts": verdicts.as_ref().map_or_else(|why| why.as_str(), |source| *source),
                 "map-memory-bytes": memory_bytes,
                 "turns": counts.turns,
                 "turns-late": counts.late,
