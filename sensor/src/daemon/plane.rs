@@ -69,6 +69,8 @@ pub(super) enum Told {
         verdicts: Result<&'static str, String>,
         /// How the turns go.
         turns: crate::capture::kernel::Turns,
+        /// How programs are attached to interfaces.
+        attachment: &'static str,
         /// About how much kernel memory the maps take.
         memory_bytes: u64,
     },
@@ -121,14 +123,24 @@ fn kernel_plane(_settings: &KernelSettings, _parts: &Parts<'_>) -> Result<Chosen
 fn kernel_plane(settings: &KernelSettings, parts: &Parts<'_>) -> Result<Chosen, String> {
     let (plane, sources) = KernelPlane::new(settings, parts).map_err(|error| kernel::chain(&error))?;
     let told = plane.told(settings);
-    if let Told::Kernel { verdicts, memory_bytes, .. } = &told {
+    if let Told::Kernel { verdicts, memory_bytes, attachment, .. } = &told {
         let megabytes = memory_bytes.div_ceil(1_000_000);
         match verdicts {
             Ok(verdicts) => {
-                tracing::info!(verdicts, megabytes, "capture: the kernel counts; its maps take this memory");
+                tracing::info!(
+                    attachment,
+                    verdicts,
+                    megabytes,
+                    "capture: the kernel counts; its maps take this memory"
+                );
             }
             Err(why) => {
-                tracing::warn!(why, megabytes, "capture: the kernel counts, but doesn't tell its drops: no REJECT");
+                tracing::warn!(
+                    attachment,
+                    why,
+                    megabytes,
+                    "capture: the kernel counts, but doesn't tell its drops: no REJECT"
+                );
             }
         }
     }
@@ -233,7 +245,7 @@ mod kernel {
     use super::{Parts, Plane, Told, Watching};
     use crate::capture::Source;
     use crate::capture::kernel::{
-        Device, Devices, KernelSource, LoadError, Order, TapError, Taps, Turns, VerdictSource, load,
+        Attachment, Device, Devices, KernelSource, LoadError, Order, TapError, Taps, Turns, VerdictSource, load,
     };
     use crate::capture::live::TapOptions;
     use crate::config::KernelSettings;
@@ -301,7 +313,12 @@ mod kernel {
                 Ok(VerdictSource::RawTracepoint) => Ok("raw_tp/kfree_skb"),
                 Err(error) => Err(chain(error)),
             };
-            Told::Kernel { verdicts, turns: self.turns.clone(), memory_bytes: settings.sizes().memory_bytes() }
+            let attachment = match self.taps.attachment() {
+                Attachment::Tcx => "tcx",
+                Attachment::Clsact => "clsact",
+            };
+            let memory_bytes = settings.sizes().memory_bytes();
+            Told::Kernel { verdicts, turns: self.turns.clone(), attachment, memory_bytes }
         }
 
         /// Sends an order to the source. One that has ended needs no orders.

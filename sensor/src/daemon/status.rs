@@ -95,11 +95,16 @@ fn capture(told: &Told) -> Value {
     match told {
         Told::Packet { why } => json!({ "plane": "pcap", "why": why }),
         #[cfg(feature = "ebpf")]
-        Told::Kernel { verdicts, turns, memory_bytes } => {
+        Told::Kernel { verdicts, turns, attachment, memory_bytes } => {
             let counts = turns.counts();
+            let verdicts = match verdicts {
+                Ok(source) => source,
+                Err(why) => why.as_str(),
+            };
             json!({
                 "plane": "ebpf",
-                "verdicts": verdicts.as_ref().map_or_else(|why| why.as_str(), |source| *source),
+                "verdicts": verdicts,
+                "attachment": attachment,
                 "map-memory-bytes": memory_bytes,
                 "turns": counts.turns,
                 "turns-late": counts.late,
