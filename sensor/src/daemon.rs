@@ -10,6 +10,7 @@
 pub mod control;
 mod keeper;
 pub mod privileges;
+mod sparing;
 pub mod state;
 mod status;
 mod watcher;
