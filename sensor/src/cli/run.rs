@@ -15,7 +15,9 @@ use flowlog::sink::Sink;
 use flowtap::capture::Filter;
 use flowtap::capture::live::TapOptions;
 use flowtap::config::glob::Glob;
-use flowtap::config::{CaptureBuffer, CapturePlane, Destination, Flags, LiveFlags, RawConfig, Settings, Workers};
+use flowtap::config::{
+    CaptureBuffer, CapturePlane, Destination, Flags, LiveFlags, MetricsAddress, RawConfig, Settings, Workers,
+};
 use flowtap::daemon::control::SOCKET_DEFAULT;
 use flowtap::daemon::privileges::User;
 use flowtap::daemon::state::{StateFile, try_directory};
@@ -56,6 +58,10 @@ pub(super) struct RunArgs {
     /// Where to note how far the run has come, to tell a gap after a crash [default: the output directory]
     #[arg(long, value_name = "DIRECTORY", help_heading = RUNNING)]
     state_directory: Option<PathBuf>,
+
+    /// Where to tell metrics: `unix:PATH`, or a port of a loopback address like 127.0.0.1:9817 [default: off]
+    #[arg(long, value_name = "ADDRESS", help_heading = RUNNING)]
+    metrics: Option<MetricsAddress>,
 
     /// How much the log says
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = RUNNING)]
@@ -107,6 +113,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Some(path) => Control::Required(path),
         None => Control::IfPossible(SOCKET_DEFAULT.into()),
     };
+    let metrics = settings.live.metrics.clone();
     let sink = output::open(settings, format)?;
     let mut reloader = Reloader::new(args, &plan)?;
     let job = Job {
@@ -114,6 +121,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         workers: plan.workers,
         sink,
         control,
+        metrics,
         state: state_directory.as_deref().map(StateFile::in_directory),
         user,
         output_directory,
@@ -199,16 +207,19 @@ fn flags(args: &RunArgs) -> Flags {
             user: args.user,
             control_socket: args.control_socket,
             state_directory: args.state_directory,
+            metrics: args.metrics,
         },
         ..args.record.into_flags()
     }
 }
 
 /// What a reload does: everything is read and checked again, and a new sink opened where the output has changed. The
-/// number of workers, the user, the control socket and the state directory stay as they were at the start.
+/// number of workers, the user, the control socket, the address of metrics and the state directory stay as they were at
+/// the start.
 struct Reloader {
     args: RunArgs,
     workers: NonZeroUsize,
+    metrics: MetricsAddress,
     is_directory: bool,
     /// As of the last reload.
     output: String,
@@ -217,7 +228,8 @@ struct Reloader {
 impl Reloader {
     fn new(args: RunArgs, first: &Plan) -> anyhow::Result<Self> {
         let is_directory = matches!(first.settings.output.destination, Destination::Directory(_));
-        Ok(Self { args, workers: first.workers, is_directory, output: first.output()? })
+        let metrics = first.settings.live.metrics.clone();
+        Ok(Self { args, workers: first.workers, metrics, is_directory, output: first.output()? })
     }
 
     fn reload(&mut self) -> anyhow::Result<(Configuration, Option<Box<dyn Sink>>)> {
@@ -226,6 +238,9 @@ impl Reloader {
         let sink = if output == self.output { None } else { Some(self.open_another(&settings, &format)?) };
         if workers != self.workers {
             tracing::warn!("the number of workers changes at the next start");
+        }
+        if settings.live.metrics != self.metrics {
+            tracing::warn!("the address of metrics changes at the next start");
         }
         configuration.limits = record::limits(&settings, &format, self.workers, configuration.limits.seed);
         self.output = output;

@@ -10,6 +10,7 @@ use super::document;
 use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{Label, RawInterface};
 use super::live::{CaptureBuffer, CapturePlane};
+use super::metrics::MetricsAddress;
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
 
 /// A configuration file that was read, and not yet completed by flags and defaults.
@@ -25,6 +26,7 @@ pub struct RawConfig {
     pub(super) user: Option<String>,
     pub(super) control_socket: Option<PathBuf>,
     pub(super) state_directory: Option<PathBuf>,
+    pub(super) metrics: Option<MetricsAddress>,
     #[serde(default)]
     pub(super) interface: Vec<RawInterface>,
     #[serde(default)]
