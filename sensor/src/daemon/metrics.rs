@@ -261,4 +261,6 @@ fn family(name: &str, help: &str, kind: MetricType, lines: Vec<Metric>) -> Metri
 }
 
 #[cfg(test)]
+mod packaged;
+#[cfg(test)]
 mod tests;
