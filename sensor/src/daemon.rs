@@ -1,11 +1,12 @@
 //! A live run: builds the parts, owns the threads, and knows the order in which they begin and end.
 //!
 //! Each worker has a [`LiveSource`] and runs [`crate::worker`]'s loop, the recorder has a thread, and the calling thread
-//! looks after everything else: signals, the control socket, and the interfaces that come and go.
+//! looks after everything else: signals, the control socket, and the interfaces that come and go. Metrics are told by a
+//! thread of their own, which knows only how to ask.
 //!
-//! Begin: open the control socket and the interfaces, give up the rights of root, tell what the last run missed, and
-//! only then make threads. End, in reverse: the sources read what is left, the workers hand over the open interval, the
-//! recorder writes and publishes it; all within [`STOP_SECS_MAX`].
+//! Begin: open the control socket, the address of metrics and the interfaces, give up the rights of root, tell what the
+//! last run missed, and only then make threads. End, in reverse: the sources read what is left, the workers hand over the
+//! open interval, the recorder writes and publishes it; all within [`STOP_SECS_MAX`].
 
 pub mod control;
 mod keeper;
