@@ -14,6 +14,7 @@ pub mod glob;
 mod interface;
 mod kernel;
 mod live;
+mod metrics;
 mod options;
 mod output;
 mod raw;
@@ -25,6 +26,7 @@ pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSel
 pub use interface::{InterfaceId, InterfaceSettings, Label};
 pub use kernel::{KernelSettings, POLICY_REASONS};
 pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
+pub use metrics::MetricsAddress;
 pub use options::{Flags, SummaryFormat};
 pub use output::{Compression, Destination, FileFormat, Output, SegmentMax};
 pub use raw::RawConfig;
@@ -135,6 +137,7 @@ impl Settings {
             user: flags.live.user.or(file.user),
             control_socket: flags.live.control_socket.or(file.control_socket),
             state_directory: flags.live.state_directory.or(file.state_directory),
+            metrics: flags.live.metrics.or(file.metrics).unwrap_or_default(),
         };
         let flow_log = file.flow_log;
         Ok(Self {

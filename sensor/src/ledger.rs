@@ -192,6 +192,11 @@ impl<R: Copy + PartialEq> Tally<R> {
         self.counts.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
+    /// How much was counted for one reason.
+    pub fn of(&self, reason: R) -> u64 {
+        self.counts.iter().find(|(known, _)| *known == reason).map_or(0, |(_, count)| *count)
+    }
+
     /// Each reason with its count, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (R, u64)> + '_ {
         self.counts.iter().copied()
@@ -213,6 +218,8 @@ mod tests {
         more.count(Omission::Class(TrafficClass::Dns), 5);
         tally.add(&more);
         assert_eq!(tally.total(), 10);
+        assert_eq!(tally.of(Omission::Action(Action::Reject)), 3);
+        assert_eq!(tally.of(Omission::Action(Action::Accept)), 0);
         assert!(tally.iter().any(|count| count == (Omission::Class(TrafficClass::Dns), 7)));
     }
 

@@ -27,7 +27,7 @@ use crate::flow::FlowTable;
 use crate::flow::interval::Window;
 use crate::flow::merge::Merged;
 use crate::ledger::RowCounts;
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{Policy, PolicyCounters, PolicyError};
 use crate::time::{NANOS_PER_SEC, Timestamp};
 use crate::worker::{Handover, Share};
 use pass::Pass;
@@ -274,14 +274,15 @@ impl Recorder {
         if let Some(live) = &mut self.live {
             self.sink.publish()?;
             let files = self.sink.drain_published();
-            (live.published)(&Milestone { until_secs, files, counts: &self.counts });
+            let mut counts = self.counts.clone();
+            counts.policy.add(&policy_counts(&self.recording));
+            (live.published)(&Milestone { until_secs, files, counts: &counts });
         }
         Ok(())
     }
 
     fn take_policy_counts(&mut self) {
-        let counters = self.recording.policy.as_ref().map(Policy::counters).unwrap_or_default();
-        self.counts.policy.add(&counters);
+        self.counts.policy.add(&policy_counts(&self.recording));
     }
 
     /// Writes the flows of these shares, sends the tables home, and answers the interfaces that had flows.
@@ -378,4 +379,9 @@ impl Recorder {
         }
         Ok(())
     }
+}
+
+/// What the policy in force could not judge or remember so far.
+fn policy_counts(recording: &Recording) -> PolicyCounters {
+    recording.policy.as_ref().map(Policy::counters).unwrap_or_default()
 }

@@ -128,6 +128,9 @@ pub enum Portless {
 }
 
 impl Portless {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::ExtensionBound, Self::FragmentUnknown];
+
     /// The name that its counter carries.
     pub fn name(self) -> &'static str {
         match self {

@@ -23,7 +23,7 @@ pub use drain::{Drain, DrainError, Drained, Flow, Harvest, Verdict};
 pub use flowtap_abi::{Counts, Marks, Reason, Seen};
 pub use gather::Devices;
 pub use load::{LoadError, OBJECT, Sizes, load};
-pub use source::{COUNTED_MAX, KernelSource, Order, TURN_SECS, TurnCounts, Turns};
+pub use source::{COUNTED_MAX, KernelSource, Order, TURN_SECS, Telling, TurnCounts, Turns, Watched};
 pub use verdicts::{DropReasons, VerdictSource};
 
 #[cfg(test)]

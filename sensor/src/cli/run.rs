@@ -16,7 +16,8 @@ use flowtap::capture::Filter;
 use flowtap::capture::live::TapOptions;
 use flowtap::config::glob::Glob;
 use flowtap::config::{
-    CaptureBuffer, CapturePlane, Destination, Flags, Fragments, KernelSettings, LiveFlags, RawConfig, Settings, Workers,
+    CaptureBuffer, CapturePlane, Destination, Flags, Fragments, KernelSettings, LiveFlags, MetricsAddress, RawConfig,
+    Settings, Workers,
 };
 use flowtap::daemon::control::SOCKET_DEFAULT;
 use flowtap::daemon::privileges::User;
@@ -63,6 +64,10 @@ pub(super) struct RunArgs {
     /// Where to note how far the run has come, to tell a gap after a crash [default: the output directory]
     #[arg(long, value_name = "DIRECTORY", help_heading = RUNNING)]
     state_directory: Option<PathBuf>,
+
+    /// Where to tell metrics: `unix:PATH`, or a port of a loopback address like 127.0.0.1:9817 [default: off]
+    #[arg(long, value_name = "ADDRESS", help_heading = RUNNING)]
+    metrics: Option<MetricsAddress>,
 
     /// How much the log says
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = RUNNING)]
@@ -111,6 +116,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Some(path) => Control::Required(path),
         None => Control::IfPossible(SOCKET_DEFAULT.into()),
     };
+    let metrics = settings.live.metrics.clone();
     let sink = output::open(settings, format)?;
     let mut reloader = Reloader::new(args, &plan)?;
     let job = Job {
@@ -120,6 +126,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         workers: plan.workers,
         sink,
         control,
+        metrics,
         state: state_directory.as_deref().map(StateFile::in_directory),
         user,
         output_directory,
@@ -207,18 +214,21 @@ fn flags(args: &RunArgs) -> Flags {
             user: args.user,
             control_socket: args.control_socket,
             state_directory: args.state_directory,
+            metrics: args.metrics,
         },
         ..args.record.into_flags()
     }
 }
 
 /// What a reload does: everything is read and checked again, and a new sink opened where the output has changed. The
-/// number of workers, the user, the control socket and the state directory stay as they were at the start.
+/// number of workers, the user, the control socket, the address of metrics and the state directory stay as they were at
+/// the start.
 struct Reloader {
     args: RunArgs,
     workers: NonZeroUsize,
     capture: CapturePlane,
     kernel: KernelSettings,
+    metrics: MetricsAddress,
     is_directory: bool,
     /// As of the last reload.
     output: String,
@@ -228,8 +238,8 @@ impl Reloader {
     fn new(args: RunArgs, first: &Plan) -> anyhow::Result<Self> {
         let is_directory = matches!(first.settings.output.destination, Destination::Directory(_));
         let live = &first.settings.live;
-        let (capture, kernel) = (live.capture, live.kernel.clone());
-        Ok(Self { args, workers: first.workers, capture, kernel, is_directory, output: first.output()? })
+        let (capture, kernel, metrics) = (live.capture, live.kernel.clone(), live.metrics.clone());
+        Ok(Self { args, workers: first.workers, capture, kernel, metrics, is_directory, output: first.output()? })
     }
 
     fn reload(&mut self) -> anyhow::Result<(Configuration, Option<Box<dyn Sink>>)> {
@@ -241,6 +251,9 @@ impl Reloader {
         }
         if settings.live.capture != self.capture || settings.live.kernel != self.kernel {
             tracing::warn!("who counts, and the kernel's maps, change at the next start");
+        }
+        if settings.live.metrics != self.metrics {
+            tracing::warn!("the address of metrics changes at the next start");
         }
         self.output = output;
         Ok((configuration, sink))

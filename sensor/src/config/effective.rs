@@ -27,6 +27,7 @@ impl Settings {
         set("user", self.live.user.clone());
         set("control-socket", self.live.control_socket.as_ref().map(path));
         set("state-directory", self.live.state_directory.as_ref().map(path));
+        set("metrics", Some(self.live.metrics.to_string()));
         let interfaces: Vec<_> = self.interfaces.iter().map(interface).map(Value::Table).collect();
         if !interfaces.is_empty() {
             file.insert("interface".to_owned(), Value::Array(interfaces));
@@ -148,6 +149,7 @@ mod tests {
             user = "log"
             control-socket = "/run/x.sock"
             state-directory = "/var/lib/x"
+            metrics = "unix:/run/x/metrics.sock"
             [[interface]]
             name = "eth*"
             interface-id = "eni-1"
@@ -184,7 +186,9 @@ mod tests {
     #[test]
     fn defaults_are_written_out() {
         let effective = settings("").effective();
-        for line in ["interval = \"60s\"", "format = \"v2\"", "capture-buffer = \"16MB\"", "dns = \"log\""] {
+        for line in
+            ["interval = \"60s\"", "format = \"v2\"", "capture-buffer = \"16MB\"", "dns = \"log\"", "metrics = \"off\""]
+        {
             assert!(effective.lines().any(|found| found == line), "{line} is not in\n{effective}");
         }
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::flow_log::whole_number;
 use super::glob::Glob;
 use super::kernel::KernelSettings;
+use super::metrics::MetricsAddress;
 use super::value::{ValueError, read_as_text};
 
 /// The settings of a live run, complete.
@@ -25,6 +26,8 @@ pub struct LiveSettings {
     pub control_socket: Option<PathBuf>,
     /// Where the run notes how far it has come. `None`: the output directory.
     pub state_directory: Option<PathBuf>,
+    /// Where metrics are told.
+    pub metrics: MetricsAddress,
 }
 
 /// The flags of `flowtap run` alone, by their long names.
@@ -42,6 +45,8 @@ pub struct LiveFlags {
     pub control_socket: Option<PathBuf>,
     /// `--state-directory`
     pub state_directory: Option<PathBuf>,
+    /// `--metrics`
+    pub metrics: Option<MetricsAddress>,
 }
 
 /// Who counts packets.
@@ -136,7 +141,7 @@ mod tests {
 
     #[test]
     fn flags_win_and_the_tables_say_what_is_watched_without_them() {
-        let text = "capture-buffer = '2MB'\nuser = 'log'\n[[interface]]\nname = 'eth*'\n[[interface]]\nname = 'lo'";
+        let text = "metrics = '[::1]:9817'\ncapture-buffer = '2MB'\nuser = 'log'\n[[interface]]\nname = 'eth*'\n[[interface]]\nname = 'lo'";
         let settings = |live| {
             let flags = Flags { live, ..Flags::default() };
             Settings::new(Some(RawConfig::parse(text).unwrap()), flags).unwrap().live
@@ -144,9 +149,13 @@ mod tests {
         let file_only = settings(LiveFlags::default());
         assert_eq!(file_only.watch, ["eth*", "lo"].map(|name| name.parse().unwrap()));
         assert_eq!((file_only.capture_buffer.bytes(), file_only.user.as_deref()), (2_000_000, Some("log")));
+        assert_eq!(file_only.metrics.to_string(), "[::1]:9817");
         let capture_buffer = Some("4MB".parse().unwrap());
-        let both = settings(LiveFlags { watch: vec!["wg0".parse().unwrap()], capture_buffer, ..LiveFlags::default() });
+        let metrics = Some(MetricsAddress::Off);
+        let watch = vec!["wg0".parse().unwrap()];
+        let both = settings(LiveFlags { watch, capture_buffer, metrics, ..LiveFlags::default() });
         assert_eq!(both.watch, ["wg0".parse().unwrap()]);
         assert_eq!((both.capture_buffer.bytes(), both.user.as_deref()), (4_000_000, Some("log")));
+        assert_eq!(both.metrics, MetricsAddress::Off);
     }
 }

@@ -11,6 +11,7 @@ use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, Traffic
 use super::interface::{Label, RawInterface};
 use super::kernel::RawKernel;
 use super::live::{CaptureBuffer, CapturePlane};
+use super::metrics::MetricsAddress;
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
 
 /// A configuration file that was read, and not yet completed by flags and defaults.
@@ -26,6 +27,7 @@ pub struct RawConfig {
     pub(super) user: Option<String>,
     pub(super) control_socket: Option<PathBuf>,
     pub(super) state_directory: Option<PathBuf>,
+    pub(super) metrics: Option<MetricsAddress>,
     #[serde(default)]
     pub(super) interface: Vec<RawInterface>,
     #[serde(default)]

@@ -4,6 +4,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::thread::CapabilitySet;
 
 use super::DaemonError;
+use super::latencies::Latencies;
 use crate::capture::live::{Command, LiveSource, Tap, TapOptions};
 use crate::capture::{DropReasons, Filter, Interfaces, Roster, Source};
 use crate::config::{CapturePlane, KernelSettings};
@@ -40,6 +41,8 @@ pub(super) struct Parts<'a> {
     pub(super) interfaces: &'a Interfaces,
     pub(super) roster: &'a Roster,
     pub(super) drop_reasons: &'a DropReasons,
+    /// Learns how long each drain of the kernel took.
+    pub(super) drain_time: &'a Latencies,
     pub(super) clock: &'a Clock,
     pub(super) interval_secs: u32,
     /// How many sources the packet plane has.
@@ -245,7 +248,8 @@ mod kernel {
     use super::{Parts, Plane, Told, Watching};
     use crate::capture::Source;
     use crate::capture::kernel::{
-        Attachment, Device, Devices, KernelSource, LoadError, Order, TapError, Taps, Turns, VerdictSource, load,
+        Attachment, Device, Devices, KernelSource, LoadError, Order, TapError, Taps, Telling, Turns, VerdictSource,
+        Watched, load,
     };
     use crate::capture::live::TapOptions;
     use crate::config::KernelSettings;
@@ -301,9 +305,11 @@ mod kernel {
                 wanted.iter().map(|(number, name)| (*number, parts.drop_reasons.intern(name))).collect();
             let (source, orders) = unbounded();
             let turns = Turns::default();
-            let devices = Devices::new(parts.interfaces.clone(), reasons);
-            let kernel =
-                KernelSource::new(drain, devices, orders, parts.roster.clone(), parts.interval_secs, turns.clone())?;
+            let drain_time = parts.drain_time.clone();
+            let watched =
+                Watched { devices: Devices::new(parts.interfaces.clone(), reasons), roster: parts.roster.clone() };
+            let telling = Telling { turns: turns.clone(), drained: Box::new(move |took| drain_time.record(took)) };
+            let kernel = KernelSource::new(drain, watched, orders, parts.interval_secs, telling)?;
             Ok((Self { taps, source, verdicts, turns }, vec![Box::new(kernel)]))
         }
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use nix::net::if_::if_nameindex;
 
 use super::plane::{Plane, Watching};
+use super::sparing::Sparing;
 use crate::capture::live::TapOptions;
 use crate::capture::{Interface, Interfaces, Roster};
 use crate::config::glob::Glob;
-use crate::time::{NANOS_PER_SEC, Rhythm, Timestamp};
+use crate::time::{Rhythm, Timestamp};
 
 /// What to watch, and how.
 #[derive(Debug, Clone)]
@@ -31,10 +32,17 @@ pub(super) struct Watcher {
     roster: Roster,
     /// By name.
     attached: BTreeMap<String, Attached>,
-    /// What was said of interfaces that can't be opened, so that it is said once.
-    complaints: BTreeMap<String, String>,
-    /// Losses that were told in the log, and when that was, by interface.
-    losses_told: BTreeMap<u16, (u64, Timestamp)>,
+    /// About interfaces that can't be opened, by name.
+    complaints: BTreeMap<String, Complaint>,
+    /// By interface: its losses when it was looked at last, and the message that tells of them.
+    losses: BTreeMap<u16, (u64, Sparing)>,
+}
+
+/// What keeps an interface from being watched.
+#[derive(Default)]
+struct Complaint {
+    text: String,
+    message: Sparing,
 }
 
 struct Attached {
@@ -53,7 +61,7 @@ impl Watcher {
             roster,
             attached: BTreeMap::new(),
             complaints: BTreeMap::new(),
-            losses_told: BTreeMap::new(),
+            losses: BTreeMap::new(),
         };
         watcher.select();
         watcher
@@ -89,9 +97,12 @@ impl Watcher {
             .filter(|(name, _)| self.watch.patterns.iter().any(|pattern| pattern.matches(name)))
             .collect();
         self.let_go(&present);
+        self.complaints.retain(|name, complaint| {
+            present.contains_key(name) || !complaint.message.has_rested(now, COMPLAINT_LOG_SECS)
+        });
         for (name, kernel_index) in present {
             if !self.attached.contains_key(&name) {
-                self.attach(name, kernel_index);
+                self.attach(name, kernel_index, now);
             }
         }
         self.tell_losses(now);
@@ -130,38 +141,43 @@ impl Watcher {
         });
     }
 
-    fn attach(&mut self, name: String, kernel_index: u32) {
+    fn attach(&mut self, name: String, kernel_index: u32, now: Timestamp) {
         if self.attached.len() >= TAPS_MAX {
-            return self.complain(name, format!("not watched: {TAPS_MAX} interfaces are, and no more can be"));
+            return self.complain(&name, format!("not watched: {TAPS_MAX} interfaces are, and no more can be"), now);
         }
         let Some(interface) = self.interfaces.intern(Interface { name: name.clone(), capture: String::new() }) else {
-            return self.complain(name, "not watched: too many interfaces have come and gone".to_owned());
+            return self.complain(&name, "not watched: too many interfaces have come and gone".to_owned(), now);
         };
         let watching = match self.plane.attach(&name, interface) {
             Ok(watching) => watching,
-            Err(cause) => return self.complain(name, format!("can't be watched yet: {cause}")),
+            Err(cause) => return self.complain(&name, format!("can't be watched yet: {cause}"), now),
         };
         tracing::info!(interface = name, "watched");
         self.complaints.remove(&name);
         self.attached.insert(name, Attached { kernel_index, watching });
     }
 
-    fn complain(&mut self, name: String, complaint: String) {
-        if self.complaints.get(&name) != Some(&complaint) {
-            tracing::warn!(interface = name, "{complaint}");
-            self.complaints.insert(name, complaint);
+    /// Tells at once what is new, and what stays as it is once in [`COMPLAINT_LOG_SECS`].
+    fn complain(&mut self, name: &str, text: String, now: Timestamp) {
+        let complaint = self.complaints.entry(name.to_owned()).or_default();
+        if complaint.text != text {
+            *complaint = Complaint { text, message: Sparing::default() };
+        }
+        complaint.message.note(1);
+        if let Some(times) = complaint.message.due(now, COMPLAINT_LOG_SECS) {
+            tracing::warn!(interface = name, times, "{}", complaint.text);
         }
     }
 
     /// Tells of losses, for each interface at most once in [`LOSS_LOG_SECS`], with their number since.
     fn tell_losses(&mut self, now: Timestamp) {
         for stay in self.roster.current() {
-            let (told, when) = self.losses_told.get(&stay.interface).copied().unwrap_or_default();
+            let (seen, message) = self.losses.entry(stay.interface).or_default();
             // A new stay counts from 0.
-            let since = stay.drops.checked_sub(told).unwrap_or(stay.drops);
-            if since > 0 && now.0.saturating_sub(when.0) >= LOSS_LOG_SECS * NANOS_PER_SEC {
-                tracing::warn!(interface = stay.name, packets = since, "packets lost before they could be counted");
-                self.losses_told.insert(stay.interface, (stay.drops, now));
+            message.note(stay.drops.checked_sub(*seen).unwrap_or(stay.drops));
+            *seen = stay.drops;
+            if let Some(packets) = message.due(now, LOSS_LOG_SECS) {
+                tracing::warn!(interface = stay.name, packets, "packets lost before they could be counted");
             }
         }
     }
@@ -172,3 +188,6 @@ pub const TAPS_MAX: usize = 256;
 
 /// How often the log speaks of the same interface's losses.
 const LOSS_LOG_SECS: u64 = 60;
+
+/// How often the log repeats why the same interface is not watched.
+const COMPLAINT_LOG_SECS: u64 = 3600;

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -98,6 +99,23 @@ pub struct KernelSource {
     stops: bool,
     ended: bool,
     turns: Turns,
+    drained: Box<dyn FnMut(Duration) + Send>,
+}
+
+/// What is watched, as far as the source must know.
+pub struct Watched {
+    /// Which interface a device is.
+    pub devices: Devices,
+    /// Learns of interfaces that come and go.
+    pub roster: Roster,
+}
+
+/// Who is told how it goes.
+pub struct Telling {
+    /// Counts.
+    pub turns: Turns,
+    /// Is told how long each drain took.
+    pub drained: Box<dyn FnMut(Duration) + Send>,
 }
 
 /// What lies between two turns.
@@ -124,12 +142,13 @@ impl KernelSource {
     /// The kernel refuses a clock, or the first turn.
     pub fn new(
         drain: Drain,
-        devices: Devices,
+        watched: Watched,
         orders: Receiver<Order>,
-        roster: Roster,
         interval_secs: u32,
-        turns: Turns,
+        telling: Telling,
     ) -> io::Result<Self> {
+        let Watched { devices, roster } = watched;
+        let Telling { turns, drained } = telling;
         let now = clock::read()?;
         let anchor = Anchor::new(now);
         let mut source = Self {
@@ -146,6 +165,7 @@ impl KernelSource {
             stops: false,
             ended: false,
             turns,
+            drained,
         };
         source.begin_period(now.wall).map_err(io::Error::other)?;
         Ok(source)
@@ -240,6 +260,7 @@ impl KernelSource {
                 counts.last_drain_ns = took_ns;
                 counts.longest_drain_ns = counts.longest_drain_ns.max(took_ns);
                 drop(counts);
+                (self.drained)(Duration::from_nanos(took_ns));
                 self.draining = None;
                 self.complete_until = draining.period.until;
                 for device in self.devices.turned() {
