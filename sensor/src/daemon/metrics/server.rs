@@ -21,7 +21,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, oneshot};
@@ -166,8 +166,8 @@ async fn serve(stream: Box<dyn Stream>, answer: &Answer) {
         async { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(CLIENT_TIMEOUT)
+        // The time for everything is bounded below.
+        .header_read_timeout(None)
         .max_buf_size(REQUEST_BYTES_MAX)
         .keep_alive(false)
         // Who has said everything may close that side and still wants an answer.
