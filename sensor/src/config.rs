@@ -15,6 +15,7 @@ mod interface;
 mod live;
 mod options;
 mod output;
+mod protocol;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use interface::{InterfaceId, InterfaceSettings, Label};
 pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
 pub use options::{Flags, SummaryFormat};
 pub use output::{Compression, Destination, FileFormat, Output, SegmentMax};
+pub use protocol::{Ports, Protocol};
 pub use raw::RawConfig;
 
 use std::path::PathBuf;
