@@ -22,6 +22,7 @@ mod tests;
 pub mod value;
 
 pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
+pub(crate) use flow_log::{whole_number, whole_number_u16};
 pub use interface::{InterfaceId, InterfaceSettings, Label};
 pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
 pub use options::{Flags, SummaryFormat};
