@@ -168,9 +168,9 @@ fn questions_that_make_no_sense() {
     let ask = |config: &str, arguments: &[&str]| {
         dir.flowtap(&[&["mirror", "explain", "--direction", "ingress", "--config", config], arguments].concat())
     };
-    let tcp = ["tcp", "10.0.0.1:1", "10.0.0.2:2"];
+    let tcp = ["tcp", "10.0.0.1:1", "10.0.0.3:2"];
     assert_text(&ask("flowtap.toml", &tcp).failure(2), "flowtap: say which interface with --interface\n");
-    assert!(ask("one.toml", &tcp).success().starts_with("ingress tcp 10.0.0.1:1 > 10.0.0.2:2 on eth0\n"));
+    assert!(ask("one.toml", &tcp).success().starts_with("ingress tcp 10.0.0.1:1 > 10.0.0.3:2 on eth0\n"));
     for (arguments, complaint) in [
         (["tcp", "10.0.0.1:1", "10.0.0.2"], "give both ports or none"),
         (["icmp", "10.0.0.1:1", "10.0.0.2:2"], "protocol icmp has no ports"),
@@ -221,7 +221,7 @@ fn wrong_tables_are_refused_with_their_line() {
     dir.add("flowtap.toml", CONFIG.replace("filter = \"web\"", "filter = \"wep\""));
     assert_text(
         &dir.flowtap(&["check", "flowtap.toml"]).failure(2),
-        "flowtap: flowtap.toml: line 41: there is no mirror filter `wep`, did you mean `web`?\n",
+        "flowtap: flowtap.toml: line 37: there is no mirror filter `wep`, did you mean `web`?\n",
     );
 }
 

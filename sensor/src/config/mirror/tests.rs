@@ -282,7 +282,7 @@ fn sessions_that_can_not_be() {
             18,
             "`on` is not an offload: write `software`, `device` or `auto`",
         ),
-        ("target = 'ids-1'\nfilter = 'v4'\nrate = 1", 18, "unknown key `rate`, known here: "),
+        ("target = 'ids-1'\nfilter = 'v4'\nxyz = 1", 18, "unknown key `xyz`, known here: "),
         ("target = 'ids-1'\nfilter = 'v4'\ntoobig = 'skip'", 18, "unknown key `toobig`, did you mean `too-big`?"),
     ] {
         let refused = refusal(&sessions(&format!("[[mirror.session]]\nnumber = 7\ninterface = 'eth*'\n{keys}\n")));

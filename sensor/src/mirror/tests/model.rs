@@ -9,6 +9,8 @@ use flowlog::record::TrafficClass;
 use ipnet::IpNet;
 use proptest::collection::SizeRange;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use crate::capture::Direction;
 use crate::mirror::explain::{Answer, explain};
@@ -75,14 +77,14 @@ fn applies(rule: &Plain, parity: bool, probe: &Probe) -> bool {
     let services =
         [TrafficClass::Dns, TrafficClass::Dhcp, TrafficClass::Metadata, TrafficClass::Time, TrafficClass::Activation];
     let service_of_packet = services.iter().position(|class| Some(*class) == probe.class);
-    let of_service = match (rule.service, service_of_packet) {
-        // AWS: DNS by the service's name alone, the other four never.
-        (Some(0), Some(0)) => true,
-        (_, Some(1..)) if parity => false,
-        (None, Some(0)) if parity => false,
-        (None, _) => true,
-        (Some(wanted), found) => Some(wanted) == found,
-    };
+    // AWS: four services never, and DNS by its name alone.
+    let excluded = parity
+        && match service_of_packet {
+            Some(0) => rule.service.is_none(),
+            Some(_) => true,
+            None => false,
+        };
+    let of_service = !excluded && rule.service.is_none_or(|wanted| Some(wanted) == service_of_packet);
     in_direction
         && at_point
         && of_service
@@ -251,6 +253,23 @@ fn agree(sessions: &Sessions, parity: bool, probes: &[Probe]) -> Result<usize, T
         prop_assert_eq!(asked.collect::<Vec<_>>(), walked, "{:?}", probe);
     }
     Ok(taken)
+}
+
+/// Were every answer the same, agreement would prove nothing.
+#[test]
+fn the_cases_are_worth_their_time() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = (sessions((1..=5).into(), (0..=8).into()), prop::collection::vec(probe(), 60));
+    let (mut taken, mut rejections, mut asked) = (0, 0, 0);
+    for _ in 0..100 {
+        let (sessions, probes) = strategy.new_tree(&mut runner).unwrap().current();
+        taken += agree(&sessions, false, &probes).unwrap();
+        asked += probes.len();
+        let said = probes.iter().flat_map(|probe| walk(&sessions, false, "eth0", probe));
+        rejections += said.filter(|(_, said)| matches!(said, Some((_, false)))).count();
+    }
+    assert!(taken > asked / 20 && taken < asked * 19 / 20, "{taken} of {asked} packets were taken");
+    assert!(rejections > asked / 20, "{rejections} rejections of {asked} packets");
 }
 
 proptest! {
