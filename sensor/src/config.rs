@@ -36,7 +36,7 @@ use std::path::PathBuf;
 
 use flowlog::metadata::ACCOUNT_ID_DEFAULT;
 
-use crate::mirror::Mirror;
+use crate::mirror::{Decider, Mirror};
 use document::DocumentError;
 use interface::{INTERFACE_ID, RawInterface};
 use raw::RawOutput;
@@ -217,12 +217,18 @@ const X_INTERFACE: &str = "x-interface";
 /// AWS's default format.
 const FORMAT_DEFAULT: &str = "v2";
 
-/// A fuzz target: no text may make the reader of configuration files panic, and what it takes becomes settings.
+/// A fuzz target: no text may make the reader of configuration files panic, what it takes becomes settings, and mirror
+/// rules that it takes can be compiled for every interface.
 pub fn fuzz(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(file) = RawConfig::parse(text)
         && let Ok(settings) = Settings::new(Some(file), Flags::default())
     {
         settings.interface("eth0");
+        let patterns =
+            settings.mirror.sessions().iter().map(|session| session.interface.as_str().replace(['*', '?'], "0"));
+        for name in patterns.chain(["eth0".to_owned()]) {
+            assert!(Decider::new(&settings.mirror, &name).is_ok(), "too many rules for {name}");
+        }
     }
 }
