@@ -87,7 +87,7 @@ fn metrics_and_status_agree_and_the_ledger_balances() {
     for (name, path) in [
         ("flowtap_frames_offered_total", "/frames/offered"),
         ("flowtap_frames_not_counted_total{reason=\"arp\"}", "/frames/not-counted/arp"),
-        ("flowtap_packets_lost_total{reason=\"capture-buffer\"}", "/frames/capture-drops"),
+        ("flowtap_packets_lost_total{reason=\"capture-buffer\"}", "/frames/lost/capture-buffer"),
         ("flowtap_packets_counted_total", "/packets/counted"),
         ("flowtap_packets_late_total", "/packets/late"),
         ("flowtap_packets_in_rows_total", "/packets/in-rows"),
