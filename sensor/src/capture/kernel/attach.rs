@@ -219,13 +219,13 @@ impl Taps {
     pub(super) fn attach_typed(&mut self) -> Result<(), TapError> {
         let btf = aya::Btf::from_sys_fs()?;
         let program: &mut BtfTracePoint = program(&mut self.object, TYPED)?;
-        program.load("kfree_skb", &btf).map_err(failed(TYPED))?;
+        patiently(|| program.load("kfree_skb", &btf)).map_err(failed(TYPED))?;
         program.attach().map(drop).map_err(failed(TYPED))
     }
 
     pub(super) fn attach_raw(&mut self) -> Result<(), TapError> {
         let program: &mut RawTracePoint = program(&mut self.object, RAW)?;
-        program.load().map_err(failed(RAW))?;
+        patiently(|| program.load()).map_err(failed(RAW))?;
         program.attach("kfree_skb").map(drop).map_err(failed(RAW))
     }
 
@@ -243,7 +243,7 @@ impl Taps {
     pub(super) fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, TapError> {
         let program: &mut SchedClassifier = program(&mut self.object, name)?;
         if program.fd().is_err() {
-            program.load().map_err(failed(name))?;
+            patiently(|| program.load()).map_err(failed(name))?;
         }
         Ok(program)
     }
@@ -272,6 +272,21 @@ fn is_there_already(error: &TcError) -> bool {
 
 /// Classifiers are asked in the order of this number.
 const LAST_PRIORITY: u16 = u16::MAX;
+
+/// Loads a program. The kernel gives up verifying one when the thread has something else to attend to, and says so:
+/// then it is asked again.
+fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_TRIES {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+    load()
+}
+
+/// As often as libbpf asks.
+const LOAD_TRIES: u32 = 5;
 
 const TYPED: &str = "verdict_btf";
 const RAW: &str = "verdict_raw";
