@@ -10,6 +10,7 @@
 pub mod control;
 mod keeper;
 pub mod privileges;
+mod service;
 pub mod state;
 mod status;
 mod watcher;
@@ -36,6 +37,7 @@ use crate::worker::{Handover, Limits, Worker};
 use control::ControlError;
 use keeper::{Board, Keeper, Signals};
 use privileges::{PrivilegeError, User};
+use service::Service;
 use state::{State, StateFile};
 use watcher::Watcher;
 
@@ -182,6 +184,7 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         reload,
         interval_secs,
         reloads: 0,
+        service: Service::from_environment(started),
     };
     let mut frames = FrameCounts::default();
     let written = thread::scope(|scope| {

@@ -39,13 +39,24 @@ pub(super) const OPTIONS: [&str; 10] = [
 impl<'a> Daemon<'a> {
     /// Starts the daemon and waits until it runs.
     pub(super) fn start(net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
+        Self::start_with(net, dir, arguments, &[])
+    }
+
+    /// The same with something in its environment.
+    pub(super) fn start_with(net: &Net, dir: &'a Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         // The daemon becomes another user, who must get to its files.
         fs::set_permissions(dir.path("."), Permissions::from_mode(0o755)).unwrap();
         let program = flowtap();
         let mut command = namespaced(&net.near, program.to_str().unwrap(), &["run"]);
         let log = File::options().create(true).append(true).open(dir.path("log.txt")).unwrap();
         let before = fs::read_to_string(dir.path("log.txt")).unwrap().matches(" running ").count();
-        command.args(OPTIONS).args(arguments).current_dir(dir.path(".")).stdout(Stdio::null()).stderr(log);
+        command
+            .args(OPTIONS)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .current_dir(dir.path("."))
+            .stdout(Stdio::null())
+            .stderr(log);
         let mut daemon = Self { dir, process: Process(command.spawn().unwrap()) };
         daemon.until(|log| log.matches(" running ").count() > before);
         daemon

@@ -10,3 +10,5 @@ mod daemon;
 mod lifetime;
 #[cfg(test)]
 mod net;
+#[cfg(test)]
+mod service;

@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use super::control::{self, Request};
+use super::service::Service;
 use super::status::Status;
 use super::watcher::Watcher;
 use super::{Configuration, Reload, ReloadError};
@@ -84,15 +85,17 @@ pub(super) struct Keeper<'a> {
     /// As of the last reload.
     pub(super) interval_secs: u32,
     pub(super) reloads: u64,
+    pub(super) service: Service,
 }
 
 impl Keeper<'_> {
     /// Looks after the run until a signal says to stop, or it is over.
     pub(super) fn keep(&mut self, signals: &Signals, listener: Option<&UnixListener>, is_over: impl Fn() -> bool) {
+        self.service.ready();
         loop {
             wait(signals, listener);
             if came(&signals.stop) || is_over() {
-                return;
+                return self.service.stopping();
             }
             if came(&signals.reload) {
                 self.answer(Request::Reload);
@@ -100,14 +103,17 @@ impl Keeper<'_> {
             if let Some(listener) = listener {
                 control::serve(listener, |request| self.answer(request));
             }
-            self.watcher.scan((self.clock)());
+            let now = (self.clock)();
+            self.watcher.scan(now);
+            let published_until = self.board.lock().until_secs;
+            self.service.turn(now, self.feed.turns(), &self.watcher.names(), published_until);
         }
     }
 
     fn answer(&mut self, request: Request) -> Value {
         match request {
             Request::Status => self.status(),
-            Request::Reload => match self.reload() {
+            Request::Reload => match self.reload_as_service() {
                 Ok(from) => {
                     self.reloads += 1;
                     tracing::info!(from = from.secs(), "configuration read again");
@@ -119,6 +125,13 @@ impl Keeper<'_> {
                 }
             },
         }
+    }
+
+    fn reload_as_service(&mut self) -> Result<Timestamp, ReloadError> {
+        self.service.reloading();
+        let reloaded = self.reload();
+        self.service.ready();
+        reloaded
     }
 
     /// Goes over to the configuration as it is now, at the end of this interval; says when that is.
