@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod input;
 #[cfg(test)]
 mod made;
