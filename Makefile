@@ -3,6 +3,7 @@
 #   make test    everything that can be tested on this machine
 #   make test-kernel   the kernel programs: root, a kernel with BTF and TCX, and a compiler for BPF (make setup-kernel)
 #   make check   format, lints, licences, documentation
+#   make deb     a Debian package            make test-deb   install, run, upgrade, remove and purge it, and leave nothing
 #   make bench   speed against floors and peers        make fuzz   every parser, a minute each
 
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ VENV := .venv
 FUZZ_SECONDS ?= 60
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo setup setup-kernel test test-kernel check bench bench-peers fuzz clean
+.PHONY: demo setup setup-kernel test test-kernel check deb test-deb bench bench-peers fuzz clean
 
 demo: | libpcap
 	@echo 'Building flowtap: a few minutes the first time.'
@@ -43,6 +44,12 @@ check: | libpcap
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 	@packaging/check-licences
+
+deb: | libpcap
+	@packaging/deb/build
+
+test-deb: | libpcap
+	@packaging/deb/test
 
 bench: setup
 	$(CARGO) build --release --package flowtap

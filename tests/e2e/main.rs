@@ -17,6 +17,8 @@ mod outsiders;
 #[cfg(test)]
 mod own_captures;
 #[cfg(test)]
+mod package;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod tidy;
