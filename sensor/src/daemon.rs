@@ -3,11 +3,12 @@
 //! Each worker has a [`LiveSource`] and runs [`crate::worker`]'s loop, the recorder has a thread, and the calling thread
 //! looks after everything else: signals, the control socket, and the interfaces that come and go.
 //!
-//! Begin: open the control socket and the interfaces, give up the rights of root, tell what the last run missed, and
-//! only then make threads. End, in reverse: the sources read what is left, the workers hand over the open interval, the
+//! Begin: open the control socket and the interfaces, give up the rights of root, raise the fence, tell what the last run
+//! missed, and only then make threads. End, in reverse: the sources read what is left, the workers hand over the open interval, the
 //! recorder writes and publishes it; all within [`STOP_SECS_MAX`].
 
 pub mod control;
+pub mod fence;
 mod keeper;
 pub mod privileges;
 mod service;
@@ -35,6 +36,7 @@ use crate::recorder::{Live, Milestone, Recorder, RecorderError, Recording};
 use crate::time::Timestamp;
 use crate::worker::{Handover, Limits, Worker};
 use control::ControlError;
+use fence::{Fence, Territory};
 use keeper::{Board, Keeper, Signals};
 use privileges::{PrivilegeError, User};
 use service::Service;
@@ -63,6 +65,8 @@ pub struct Job {
     pub user: Option<User>,
     /// A directory that must be writable as that user.
     pub output_directory: Option<PathBuf>,
+    /// The files that it has to do with once it runs.
+    pub territory: Territory,
 }
 
 /// What a reload can change.
@@ -138,7 +142,7 @@ pub struct Outcome {
 /// # Errors
 /// When the run can't begin, or its records have nowhere to go.
 pub fn run(job: Job) -> Result<Outcome, DaemonError> {
-    let Job { clock, workers, configuration, sink, reload, control, state, user, output_directory } = job;
+    let Job { clock, workers, configuration, sink, reload, control, state, user, output_directory, territory } = job;
     let Configuration { watch, limits, recording } = configuration;
     let (started, interval_secs) = (clock(), recording.rules.interval_secs);
     let signals = Signals::new()?;
@@ -160,6 +164,9 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
     if let Some(directory) = output_directory {
         state::try_directory(&directory).map_err(|cause| DaemonError::Unwritable { directory, user, cause })?;
     }
+
+    let fence = Fence::raise(&territory);
+    fence.tell();
 
     let board = Board::default();
     let (changes_sender, changes) = unbounded();
@@ -184,6 +191,7 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         reload,
         interval_secs,
         reloads: 0,
+        fence,
         service: Service::from_environment(started),
     };
     let mut frames = FrameCounts::default();

@@ -44,6 +44,15 @@ impl<'a> Daemon<'a> {
 
     /// The same with something in its environment.
     pub(super) fn start_with(net: &Net, dir: &'a Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_alone_with(net, dir, &[&OPTIONS, arguments].concat(), environment)
+    }
+
+    /// Starts it with nothing but these arguments.
+    pub(super) fn start_alone(net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
+        Self::start_alone_with(net, dir, arguments, &[])
+    }
+
+    fn start_alone_with(net: &Net, dir: &'a Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         // The daemon becomes another user, who must get to its files.
         fs::set_permissions(dir.path("."), Permissions::from_mode(0o755)).unwrap();
         let program = flowtap();
@@ -51,7 +60,6 @@ impl<'a> Daemon<'a> {
         let log = File::options().create(true).append(true).open(dir.path("log.txt")).unwrap();
         let before = fs::read_to_string(dir.path("log.txt")).unwrap().matches(" running ").count();
         command
-            .args(OPTIONS)
             .args(arguments)
             .envs(environment.iter().copied())
             .current_dir(dir.path("."))

@@ -7,6 +7,8 @@ mod counting;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod fence;
+#[cfg(test)]
 mod lifetime;
 #[cfg(test)]
 mod net;

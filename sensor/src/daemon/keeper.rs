@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use super::control::{self, Request};
+use super::fence::Fence;
 use super::service::Service;
 use super::status::Status;
 use super::watcher::Watcher;
@@ -85,6 +86,7 @@ pub(super) struct Keeper<'a> {
     /// As of the last reload.
     pub(super) interval_secs: u32,
     pub(super) reloads: u64,
+    pub(super) fence: Fence,
     pub(super) service: Service,
 }
 
@@ -157,6 +159,7 @@ impl Keeper<'_> {
             interval_secs: self.interval_secs,
             published_until: posted.until_secs,
             reloads: self.reloads,
+            fence: &self.fence,
             interfaces: self.roster.current(),
             frames: &frames,
             rows: &posted.rows,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use flowlog::record::{Action, TrafficClass};
 use serde_json::{Value, json};
 
+use super::fence::Fence;
 use crate::capture::Stay;
 use crate::ledger::{FrameCounts, Omission, RowCounts};
 use crate::time::Timestamp;
@@ -17,6 +18,7 @@ pub(super) struct Status<'a> {
     /// Unix seconds: every interval that ended by then is published.
     pub(super) published_until: u64,
     pub(super) reloads: u64,
+    pub(super) fence: &'a Fence,
     pub(super) interfaces: Vec<Stay>,
     pub(super) frames: &'a FrameCounts,
     pub(super) rows: &'a RowCounts,
@@ -46,6 +48,10 @@ impl Status<'_> {
             "interval-secs": self.interval_secs,
             "published-until": self.published_until,
             "reloads": self.reloads,
+            "fence": {
+                "files": self.fence.files.as_str(),
+                "system-calls": self.fence.calls.as_str(),
+            },
             "interfaces": self.interfaces.iter().map(|stay| json!({
                 "name": stay.name,
                 "since": stay.from.secs(),
@@ -98,12 +104,14 @@ mod tests {
 
     fn balances(frames: &FrameCounts, rows: &RowCounts) -> (bool, u64) {
         let at = Timestamp(0);
+        let fence = Fence::default();
         let status = Status {
             now: at,
             started: at,
             interval_secs: 60,
             published_until: 0,
             reloads: 0,
+            fence: &fence,
             interfaces: Vec::new(),
             frames,
             rows,
