@@ -2,6 +2,7 @@
 #   make demo    replay a small capture and look at the records (Rust and libpcap only)
 #   make test    everything that can be tested on this machine
 #   make check   format, lints, licences, documentation
+#   make deb     a Debian package            make test-deb   install, run, upgrade, remove and purge it, and leave nothing
 #   make bench   speed against floors and peers        make fuzz   every parser, a minute each
 
 SHELL := /bin/bash
@@ -10,7 +11,7 @@ VENV := .venv
 FUZZ_SECONDS ?= 60
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo setup test check bench bench-peers fuzz clean
+.PHONY: demo setup test check deb test-deb bench bench-peers fuzz clean
 
 demo: | libpcap
 	@echo 'Building flowtap: a few minutes the first time.'
@@ -36,6 +37,12 @@ check: setup
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 	@packaging/check-licences
+
+deb: | libpcap
+	@packaging/deb/build
+
+test-deb: | libpcap
+	@packaging/deb/test
 
 bench: setup
 	$(CARGO) build --release --package flowtap

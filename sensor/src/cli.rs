@@ -3,6 +3,7 @@
 mod check;
 mod clock;
 mod control;
+mod documents;
 mod mirror;
 mod output;
 mod progress;
@@ -28,16 +29,16 @@ pub(crate) struct Cli {
 enum Command {
     // What a command is stands with its arguments: a comment here would hide what they say at length.
     Replay(Box<replay::ReplayArgs>),
-    /// Watch interfaces and record what goes through them
     Run(Box<run::RunArgs>),
-    /// Check a configuration file and print what it comes to
     Check(check::CheckArgs),
     /// Ask about traffic mirroring
     Mirror(mirror::MirrorArgs),
     /// Ask a run how it is going
     Status(control::StatusArgs),
-    /// Tell a run to read its configuration again
     Reload(control::ReloadArgs),
+    Completions(documents::CompletionsArgs),
+    #[command(hide = true)]
+    Man(documents::ManArgs),
 }
 
 /// Does what was asked for.
@@ -49,6 +50,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Mirror(args) => mirror::run(&args),
         Command::Status(args) => control::status(&args),
         Command::Reload(args) => control::reload(&args),
+        Command::Completions(args) => documents::completions(&args),
+        Command::Man(args) => documents::man(&args),
     };
     done.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));

@@ -5,17 +5,19 @@
 //! thread looks after everything else: signals, the control socket, and the interfaces that come and go. Metrics are told
 //! by a thread of their own, which knows only how to ask.
 //!
-//! Begin: open the control socket, the address of metrics and the interfaces, give up the rights of root, tell what the
-//! last run missed, and only then make threads. End, in reverse: the sources read what is left, the workers hand over the
-//! open interval, the recorder writes and publishes it; all within [`STOP_SECS_MAX`].
+//! Begin: open the control socket, the address of metrics and the interfaces, give up the rights of root, raise the
+//! fence, tell what the last run missed, and only then make threads. End, in reverse: the sources read what is left, the
+//! workers hand over the open interval, the recorder writes and publishes it; all within [`STOP_SECS_MAX`].
 
 pub mod control;
+pub mod fence;
 mod keeper;
 mod latencies;
 mod metrics;
 mod overview;
 mod plane;
 pub mod privileges;
+mod service;
 mod sparing;
 pub mod state;
 mod status;
@@ -42,11 +44,13 @@ use crate::recorder::{Live, Milestone, Recorder, RecorderError, Recording};
 use crate::time::Timestamp;
 use crate::worker::{Handover, Limits, Worker};
 use control::ControlError;
+use fence::{Fence, Territory};
 use keeper::{Keeper, Signals};
 use latencies::Latencies;
 use overview::{Board, Overview};
 use plane::Chosen;
 use privileges::{PrivilegeError, User};
+use service::Service;
 use state::{State, StateFile};
 use watcher::Watcher;
 
@@ -79,6 +83,8 @@ pub struct Job {
     pub user: Option<User>,
     /// A directory that must be writable as that user.
     pub output_directory: Option<PathBuf>,
+    /// The files that it has to do with once it runs.
+    pub territory: Territory,
 }
 
 /// What a reload can change.
@@ -175,6 +181,7 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         state,
         user,
         output_directory,
+        territory,
     } = job;
     let Configuration { watch, packets_only, limits, recording } = configuration;
     let (started, interval_secs) = (clock(), recording.rules.interval_secs);
@@ -205,6 +212,9 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         state::try_directory(&directory).map_err(|cause| DaemonError::Unwritable { directory, user, cause })?;
     }
 
+    let fence = Fence::raise(&territory);
+    fence.tell();
+
     let board = Board::new();
     let (changes_sender, changes) = unbounded();
     let published = on_publication(&clock, &board, state.clone(), &roster);
@@ -224,13 +234,15 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         roster,
         board,
         told,
+        fence,
         drain_time,
         interval_secs: AtomicU32::new(interval_secs),
         reloads: AtomicU64::new(0),
     });
     let _metrics = tell_metrics(door, &metrics, &overview)?;
     let (recorder_sender, handovers) = bounded::<Handover>(workers * SHARES_WAITING_MAX);
-    let mut keeper = Keeper { overview, watcher, changes: changes_sender, reload, workers };
+    let service = Service::from_environment(started);
+    let mut keeper = Keeper { overview, watcher, changes: changes_sender, reload, workers, service };
     let mut frames = FrameCounts::default();
     let feed = &*feed;
     let written = thread::scope(|scope| {

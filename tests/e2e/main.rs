@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod input;
 #[cfg(test)]
 mod made;
@@ -16,6 +18,8 @@ mod output;
 mod outsiders;
 #[cfg(test)]
 mod own_captures;
+#[cfg(test)]
+mod package;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]

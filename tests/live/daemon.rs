@@ -47,6 +47,20 @@ impl<'a> Daemon<'a> {
 
     /// Starts the daemon in one plane and waits until it runs.
     pub(super) fn start_in(plane: &str, net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
+        Self::start_with(net, dir, &[&["--capture", plane], arguments].concat(), &[])
+    }
+
+    /// Starts it with something in its environment.
+    pub(super) fn start_with(net: &Net, dir: &'a Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_alone_with(net, dir, &[&OPTIONS, arguments].concat(), environment)
+    }
+
+    /// Starts it with nothing but these arguments.
+    pub(super) fn start_alone(net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
+        Self::start_alone_with(net, dir, arguments, &[])
+    }
+
+    fn start_alone_with(net: &Net, dir: &'a Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         // The daemon becomes another user, who must get to its files.
         fs::set_permissions(dir.path("."), Permissions::from_mode(0o755)).unwrap();
         let program = flowtap();
@@ -54,9 +68,8 @@ impl<'a> Daemon<'a> {
         let log = File::options().create(true).append(true).open(dir.path("log.txt")).unwrap();
         let before = fs::read_to_string(dir.path("log.txt")).unwrap().matches(" running ").count();
         command
-            .args(OPTIONS)
-            .args(["--capture", plane])
             .args(arguments)
+            .envs(environment.iter().copied())
             .current_dir(dir.path("."))
             .stdout(Stdio::null())
             .stderr(log);

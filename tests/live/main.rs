@@ -7,8 +7,12 @@ mod counting;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod fence;
+#[cfg(test)]
 mod lifetime;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod net;
+#[cfg(test)]
+mod service;

@@ -7,9 +7,10 @@ use anyhow::bail;
 use clap::Args;
 use flowtap::config::{CapturePlane, Settings};
 use flowtap::daemon::TAPS_MAX;
+use flowtap::daemon::fence::{Fence, refused_calls};
 use flowtap::flow::FLOW_BYTES_MAX;
 
-use super::run::{check, packets_only};
+use super::run::{check, packets_only, territory};
 use super::{answer, complain, mirror};
 
 /// Check a configuration file and print what it comes to
@@ -51,13 +52,26 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         (CapturePlane::Auto, Some(why)) => format!("{by_packets}\n# not the kernel plane: {why}"),
         (CapturePlane::Pcap, _) => by_packets,
     };
+    let territory = territory(Some(&args.file), &settings);
+    let fence = Fence::probe(&territory)?;
+    let places = |paths: &[PathBuf]| match paths {
+        [] => "nowhere".to_owned(),
+        _ => paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+    };
     answer(&format!(
         "{}\n\
          # memory: at most {} MB of flows\n\
          {planes}\n\
-         # to become another user also CAP_SETUID and CAP_SETGID at the start",
+         # to become another user also CAP_SETUID and CAP_SETGID at the start\n\
+         # files: {}; the run writes in {} and reads in {}\n\
+         # system calls: {}; {} are refused",
         settings.effective(),
         megabytes(flows * FLOW_BYTES_MAX as u64),
+        fence.files.as_str(),
+        places(&territory.writable),
+        places(&territory.readable),
+        fence.calls.as_str(),
+        refused_calls().count(),
     ));
     Ok(ExitCode::SUCCESS)
 }

@@ -131,6 +131,11 @@ impl RecordArgs {
         self.config.as_deref().map(read_config).transpose()
     }
 
+    /// Where the configuration file is, if one is named.
+    pub(super) fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// What was typed.
     pub(super) fn into_flags(self) -> Flags {
         Flags {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::{io, thread};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use flowlog::format::Format;
 use flowlog::sink::Sink;
@@ -20,6 +20,7 @@ use flowtap::config::{
     Settings, Workers,
 };
 use flowtap::daemon::control::SOCKET_DEFAULT;
+use flowtap::daemon::fence::Territory;
 use flowtap::daemon::privileges::User;
 use flowtap::daemon::state::{StateFile, try_directory};
 use flowtap::daemon::{self, Configuration, Control, Job, Watch};
@@ -105,10 +106,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let Plan { settings, format, .. } = &plan;
     let user = User::choose(settings.live.user.as_deref())?;
     let output_directory = output_directory(&settings.output.destination);
-    let state_directory = settings.live.state_directory.clone().or_else(|| match &settings.output.destination {
-        Destination::Directory(root) => Some(root.clone()),
-        Destination::File(_) | Destination::Stdout => None,
-    });
+    let state_directory = state_directory(settings);
+    let territory = territory(args.record.config_path(), settings);
     for directory in output_directory.iter().chain(&state_directory) {
         make_directory(directory, user.as_ref()).with_context(|| directory.display().to_string())?;
     }
@@ -130,6 +129,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         state: state_directory.as_deref().map(StateFile::in_directory),
         user,
         output_directory,
+        territory,
         reload: Box::new(move || reloader.reload().map_err(|error| format!("{error:#}").into())),
         configuration: plan.configuration,
     };
@@ -266,7 +266,13 @@ impl Reloader {
         if !self.is_directory {
             bail!("records go to one file or stream until the run ends: only directories can be exchanged");
         }
-        fs::create_dir_all(root).and_then(|()| try_directory(root)).with_context(|| root.display().to_string())?;
+        let tried = fs::create_dir_all(root).and_then(|()| try_directory(root));
+        tried.map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                anyhow!("{}: {error}; a run is fenced into where it began to write: start it again", root.display())
+            }
+            _ => anyhow!("{}: {error}", root.display()),
+        })?;
         output::open(settings, format)
     }
 }
@@ -277,6 +283,21 @@ pub(super) fn packets_only(settings: &Settings) -> Option<&'static str> {
         return Some("a filter expression is run over frames");
     }
     (settings.fragments == Fragments::Apart).then_some("the kernel joins fragments with their flow")
+}
+
+/// Where the run notes how far it has come.
+fn state_directory(settings: &Settings) -> Option<PathBuf> {
+    settings.live.state_directory.clone().or_else(|| match &settings.output.destination {
+        Destination::Directory(root) => Some(root.clone()),
+        Destination::File(_) | Destination::Stdout => None,
+    })
+}
+
+/// The files that a run has to do with once it has begun: its records, its state, and what a reload reads.
+pub(super) fn territory(config: Option<&Path>, settings: &Settings) -> Territory {
+    let writable = output_directory(&settings.output.destination).into_iter().chain(state_directory(settings));
+    let readable = config.into_iter().chain(settings.policy.as_deref()).map(folder).map(Path::to_owned);
+    Territory { writable: writable.collect(), readable: readable.collect() }
 }
 
 /// The directory that must be writable for records to be published.

@@ -12,6 +12,7 @@ use signal_hook::low_level::pipe;
 
 use super::control::{self, Request};
 use super::overview::Overview;
+use super::service::Service;
 use super::watcher::Watcher;
 use super::{Configuration, Reload, ReloadError, share};
 use crate::recorder::Change;
@@ -50,15 +51,17 @@ pub(super) struct Keeper {
     pub(super) reload: Reload,
     /// How many threads count.
     pub(super) workers: usize,
+    pub(super) service: Service,
 }
 
 impl Keeper {
     /// Looks after the run until a signal says to stop, or it is over.
     pub(super) fn keep(&mut self, signals: &Signals, listener: Option<&UnixListener>, is_over: impl Fn() -> bool) {
+        self.service.ready();
         loop {
             wait(signals, listener);
             if came(&signals.stop) || is_over() {
-                return;
+                return self.service.stopping();
             }
             if came(&signals.reload) {
                 self.answer(Request::Reload);
@@ -66,14 +69,17 @@ impl Keeper {
             if let Some(listener) = listener {
                 control::serve(listener, |request| self.answer(request));
             }
-            self.watcher.scan((self.overview.clock)());
+            let now = (self.overview.clock)();
+            self.watcher.scan(now);
+            let published_until = self.overview.board.published_until_secs();
+            self.service.turn(now, self.overview.feed.turns(), &self.watcher.names(), published_until);
         }
     }
 
     fn answer(&mut self, request: Request) -> Value {
         match request {
             Request::Status => self.overview.status().to_json(),
-            Request::Reload => match self.reload() {
+            Request::Reload => match self.reload_as_service() {
                 Ok(from) => {
                     tracing::info!(from = from.secs(), "configuration read again");
                     json!({ "ok": true, "from": from.secs() })
@@ -84,6 +90,13 @@ impl Keeper {
                 }
             },
         }
+    }
+
+    fn reload_as_service(&mut self) -> Result<Timestamp, ReloadError> {
+        self.service.reloading();
+        let reloaded = self.reload();
+        self.service.ready();
+        reloaded
     }
 
     /// Goes over to the configuration as it is now, at the end of this interval; says when that is.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::fence::Fence;
 use super::latencies::Latencies;
 use super::plane::Told;
 use super::status::Status;
@@ -41,6 +42,11 @@ impl Board {
         posted.rows.clone_from(milestone.counts);
     }
 
+    /// Unix seconds: every interval that ended by then is published; 0 before the first.
+    pub(super) fn published_until_secs(&self) -> u64 {
+        self.lock().until_secs
+    }
+
     fn lock(&self) -> MutexGuard<'_, Posted> {
         self.posted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,6 +61,7 @@ pub(super) struct Overview {
     pub(super) board: Board,
     /// What is told of the plane.
     pub(super) told: Told,
+    pub(super) fence: Fence,
     /// How long it took to take each interval's flows from where they are counted.
     pub(super) drain_time: Latencies,
     /// As of the last reload.
@@ -79,6 +86,7 @@ impl Overview {
             published_until: posted.until_secs,
             reloads: self.reloads.load(Ordering::Relaxed),
             told: self.told.clone(),
+            fence: self.fence.clone(),
             interfaces: self.roster.current(),
             frames,
             rows: posted.rows,

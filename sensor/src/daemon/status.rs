@@ -6,6 +6,7 @@ use std::time::Duration;
 use flowlog::record::{Action, TrafficClass};
 use serde_json::{Value, json};
 
+use super::fence::Fence;
 use super::latencies::{Quantiles, secs};
 use super::plane::Told;
 use crate::capture::Stay;
@@ -22,6 +23,7 @@ pub(super) struct Status {
     pub(super) published_until: u64,
     pub(super) reloads: u64,
     pub(super) told: Told,
+    pub(super) fence: Fence,
     pub(super) interfaces: Vec<Stay>,
     pub(super) frames: FrameCounts,
     pub(super) rows: RowCounts,
@@ -57,6 +59,10 @@ impl Status {
             "interval-secs": self.interval_secs,
             "published-until": self.published_until,
             "reloads": self.reloads,
+            "fence": {
+                "files": self.fence.files.as_str(),
+                "system-calls": self.fence.calls.as_str(),
+            },
             "interfaces": self.interfaces.iter().map(|stay| json!({
                 "name": stay.name,
                 "since": stay.from.secs(),
@@ -162,6 +168,7 @@ pub(super) mod tests {
             published_until: 0,
             reloads: 0,
             told: Told::Packet { why: None },
+            fence: Fence::default(),
             interfaces: Vec::new(),
             frames,
             rows,

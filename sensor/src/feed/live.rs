@@ -1,5 +1,6 @@
 //! A feed of live sources: one for each worker, and a clock that closes intervals whether or not packets come.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Feed, Planner, Step};
@@ -21,6 +22,8 @@ pub struct LiveFeed {
     ended: Condvar,
     /// What each worker has reported.
     reports: Vec<Mutex<FrameCounts>>,
+    /// How often each worker has come for a block.
+    turns: Vec<AtomicU64>,
 }
 
 struct Shared {
@@ -46,6 +49,7 @@ impl LiveFeed {
             }),
             ended: Condvar::new(),
             reports: (0..workers).map(|_| Mutex::default()).collect(),
+            turns: (0..workers).map(|_| AtomicU64::default()).collect(),
         }
     }
 
@@ -81,6 +85,12 @@ impl LiveFeed {
         sum
     }
 
+    /// How often each worker has come for a block. One that stands still waits for a recorder that doesn't come on, or
+    /// hangs.
+    pub fn turns(&self) -> Vec<u64> {
+        self.turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         lock(&self.shared)
     }
@@ -96,6 +106,9 @@ impl LiveFeed {
 impl Feed for LiveFeed {
     fn pull(&self, worker: usize, block: &mut Block, plan: &mut Vec<Step>) -> Fill {
         plan.clear();
+        if let Some(turns) = self.turns.get(worker) {
+            turns.fetch_add(1, Ordering::Relaxed);
+        }
         // A source that fails has nothing more; the live one says why in the log and goes on without its interface.
         let fill = match self.sources.get(worker) {
             Some(source) => lock(source).fill(block).unwrap_or(Fill::End),
