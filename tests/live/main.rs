@@ -10,3 +10,7 @@ mod daemon;
 mod lifetime;
 #[cfg(test)]
 mod net;
+#[cfg(test)]
+mod records;
+#[cfg(test)]
+mod verdicts;
