@@ -149,6 +149,20 @@ pub(super) fn last_counts(log: &str) -> BTreeMap<String, u64> {
     pairs.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect()
 }
 
+/// What both planes record of the same traffic.
+#[track_caller]
+pub(super) fn in_both_planes(net: &Net, arguments: &[&str], traffic: impl FnOnce()) -> [(&'static str, Records); 2] {
+    let dirs = [Dir::new(), Dir::new()];
+    let [kernel, packet] = &dirs;
+    let daemons =
+        [Daemon::start_wide("ebpf", net, kernel, arguments), Daemon::start_wide("pcap", net, packet, arguments)];
+    traffic();
+    // What the kernel has still to hand to the packet plane.
+    sleep(Duration::from_millis(300));
+    let [kernel, packet] = daemons.map(Daemon::finish);
+    [("ebpf", kernel), ("pcap", packet)]
+}
+
 pub(super) fn ask(dir: &Dir, what: &[&str]) -> Run {
     dir.run(command(&flowtap()).args(what).args(["--control-socket", "control.sock"]))
 }

@@ -11,6 +11,10 @@ mod lifetime;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
+mod planes;
+#[cfg(test)]
+mod programs;
+#[cfg(test)]
 mod records;
 #[cfg(test)]
 mod verdicts;

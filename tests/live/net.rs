@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// Two namespaces: `near`, where the daemon runs, with the interface `near0` (10.9.0.1), and `far` with `far0`
 /// (10.9.0.2). Both go away with the test, however it ends.
@@ -64,6 +66,13 @@ impl Net {
             }
             let known = format!("ip -6 neigh replace {neighbour} dev {name} nud permanent");
             inside(namespace, "sh", &["-c", &known]);
+        }
+    }
+
+    /// Has both ends send and receive frames as the wire would carry them.
+    pub(super) fn without_offloads(&self) {
+        for (namespace, name) in [(&self.near, "near0"), (&self.far, "far0")] {
+            inside(namespace, "ethtool", &["-K", name, "tso", "off", "gso", "off", "gro", "off", "tx", "off"]);
         }
     }
 
@@ -191,6 +200,30 @@ pub(super) fn until_ready(command: &mut Command) -> Process {
     child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert_eq!(&ready, b"ready", "{command:?}");
     Process(child)
+}
+
+/// Somebody who hears datagrams of both address families on these ports, so that none is answered.
+#[track_caller]
+pub(super) fn hear(namespace: &str, ports: &[u16]) -> Process {
+    let script = format!(
+        "import socket, sys\nall = [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for port in {ports:?}]\n\
+         for s, port in zip(all, {ports:?}): s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0); \
+         s.bind(('::', port))\nprint('ready', flush=True); sys.stdin.read()\n"
+    );
+    until_ready(&mut namespaced(namespace, "python3", &["-c", &script]))
+}
+
+/// Waits until somebody listens on a port: `-u` for UDP, `-t` for TCP.
+#[track_caller]
+pub(super) fn until_bound(namespace: &str, protocol: &str, port: u16) {
+    let arguments = ["-Hln", protocol, "sport", "=", &format!(":{port}")];
+    for _ in 0..100 {
+        if !namespaced(namespace, "ss", &arguments).output().unwrap().stdout.is_empty() {
+            return;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    panic!("nobody listens on {port}");
 }
 
 /// Runs a script, and answers what it wrote.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use flowtap_tests::Dir;
 
 use super::daemon::Daemon;
-use super::net::{Beyond, Net, bpf, datagrams, inside, namespaced, nftables, python, until_ready};
+use super::net::{Beyond, Net, bpf, datagrams, hear, inside, namespaced, nftables, python, until_ready};
 use super::records::Records;
 
 /// Both address families: the first digit of their ports here, the networks, and the bytes of an IP header.
@@ -100,13 +100,7 @@ const NETFILTER: &str = "table inet test {
 
 fn send_to_every_hook(net: &Net, near: &str, far: &str, beyond: &str, ports: u16) {
     // What is let in has a listener, or it would be answered.
-    let family = if near.contains(':') { "socket.AF_INET6" } else { "socket.AF_INET" };
-    let listener = format!(
-        "import socket, sys\ns = socket.socket({family}, socket.SOCK_DGRAM); s.bind(('{near}', {}))\n\
-         print('ready', flush=True); sys.stdin.read()\n",
-        ports + 3
-    );
-    let _listener = until_ready(&mut namespaced(&net.near, "python3", &["-c", &listener]));
+    let _listener = hear(&net.near, &[ports + 3]);
     for (port, count, bytes) in [(1, 7, 100), (2, 3, 100), (3, 4, 100), (3, 2, 50), (4, 2, 100)] {
         datagrams(&net.far, near, ports + port, count, bytes);
     }
@@ -116,6 +110,7 @@ fn send_to_every_hook(net: &Net, near: &str, far: &str, beyond: &str, ports: u16
     for (port, count) in [(21, 4), (22, 2), (23, 5)] {
         datagrams(&net.far, beyond, ports + port, count, 100);
     }
+    let family = if near.contains(':') { "socket.AF_INET6" } else { "socket.AF_INET" };
     // Ten datagrams in one super-packet, which the wire would carry one by one.
     for (namespace, to, port) in [(&net.far, near, ports + 41), (&net.near, far, ports + 42)] {
         let script = format!(
