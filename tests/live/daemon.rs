@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -12,29 +12,28 @@ use flowtap_tests::{Dir, Run};
 use serde_json::Value;
 
 use super::net::{Net, Process, must, namespaced};
+use super::records::Records;
 
 /// A running daemon in the near namespace. Its records are in `logs/` of the directory, its own words in `log.txt`.
 pub(super) struct Daemon<'a> {
     dir: &'a Dir,
     process: Process,
+    /// Packets in the rows of those that ran before.
+    packets_before: u64,
 }
 
 /// Interface, source port, destination port, protocol, packets, bytes, start, end, direction, status.
 pub(super) const FORMAT: &str = "${interface-id} ${srcport} ${dstport} ${protocol} ${packets} ${bytes} ${start} ${end} \
                       ${flow-direction} ${log-status}";
 
-pub(super) const OPTIONS: [&str; 10] = [
-    "--output",
-    "logs/",
-    "--format",
-    FORMAT,
-    "--compression",
-    "none",
-    "--control-socket",
-    "control.sock",
-    "--log-level",
-    "debug",
-];
+/// What tells flows, their verdicts and their class apart.
+pub(super) const WIDE: &str = "${interface-id} ${srcaddr} ${dstaddr} ${srcport} ${dstport} ${protocol} ${packets} \
+                    ${bytes} ${start} ${end} ${action} ${tcp-flags} ${flow-direction} ${x-drop-reason} \
+                    ${x-icmp-type} ${x-icmp-code} ${x-vlan} ${x-traffic-class} ${x-first-ns} ${x-last-ns} \
+                    ${log-status}";
+
+pub(super) const OPTIONS: [&str; 8] =
+    ["--output", "logs/", "--compression", "none", "--control-socket", "control.sock", "--log-level", "debug"];
 
 /// Both ways of counting.
 pub(super) const PLANES: [&str; 2] = ["ebpf", "pcap"];
@@ -47,33 +46,41 @@ impl<'a> Daemon<'a> {
 
     /// Starts the daemon in one plane and waits until it runs.
     pub(super) fn start_in(plane: &str, net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
-        Self::start_with(net, dir, &[&["--capture", plane], arguments].concat(), &[])
+        let arguments = [&["--format", FORMAT, "--capture", plane], arguments].concat();
+        Self::launch(namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), dir, &arguments)
     }
 
-    /// Starts it with something in its environment.
+    /// Starts a daemon that writes [`WIDE`] records.
+    pub(super) fn start_wide(plane: &str, net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
+        let arguments = [&["--format", WIDE, "--capture", plane], arguments].concat();
+        Self::launch(namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), dir, &arguments)
+    }
+
+    /// Starts the daemon in the packet plane with something in its environment.
     pub(super) fn start_with(net: &Net, dir: &'a Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        Self::start_alone_with(net, dir, &[&OPTIONS, arguments].concat(), environment)
+        let mut command = namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]);
+        command.envs(environment.iter().copied());
+        Self::launch(command, dir, &[&["--format", FORMAT, "--capture", "pcap"], arguments].concat())
     }
 
     /// Starts it with nothing but these arguments.
     pub(super) fn start_alone(net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
-        Self::start_alone_with(net, dir, arguments, &[])
+        Self::spawn(namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), dir, arguments)
     }
 
-    fn start_alone_with(net: &Net, dir: &'a Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    /// Starts the daemon by this command, with the usual options, and waits until it runs.
+    pub(super) fn launch(command: Command, dir: &'a Dir, arguments: &[&str]) -> Self {
+        Self::spawn(command, dir, &[&OPTIONS, arguments].concat())
+    }
+
+    fn spawn(mut command: Command, dir: &'a Dir, arguments: &[&str]) -> Self {
         // The daemon becomes another user, who must get to its files.
         fs::set_permissions(dir.path("."), Permissions::from_mode(0o755)).unwrap();
-        let program = flowtap();
-        let mut command = namespaced(&net.near, program.to_str().unwrap(), &["run"]);
         let log = File::options().create(true).append(true).open(dir.path("log.txt")).unwrap();
         let before = fs::read_to_string(dir.path("log.txt")).unwrap().matches(" running ").count();
-        command
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .current_dir(dir.path("."))
-            .stdout(Stdio::null())
-            .stderr(log);
-        let mut daemon = Self { dir, process: Process(command.spawn().unwrap()) };
+        let packets_before = Records::read(&dir.path("logs")).sum("").0;
+        command.args(arguments).current_dir(dir.path(".")).stdout(Stdio::null()).stderr(log);
+        let mut daemon = Self { dir, process: Process(command.spawn().unwrap()), packets_before };
         daemon.until(|log| log.matches(" running ").count() > before);
         daemon
     }
@@ -107,17 +114,69 @@ impl<'a> Daemon<'a> {
 
     /// The same, and all that it said.
     #[track_caller]
-    pub(super) fn stop_and_tell(mut self) -> (Vec<Row>, String) {
+    pub(super) fn stop_and_tell(self) -> (Vec<Row>, String) {
+        let dir = self.dir;
+        let log = self.end();
+        (rows(dir), log)
+    }
+
+    /// Sends SIGTERM, and takes [`WIDE`] records when it has ended well.
+    #[track_caller]
+    pub(super) fn finish(self) -> Records {
+        let dir = self.dir;
+        let log = self.end();
+        Records { counts: last_counts(&log), ..Records::read(&dir.path("logs")) }
+    }
+
+    /// Sends SIGTERM, waits for a good end, and holds what the daemon says of its counts against the rows.
+    #[track_caller]
+    fn end(mut self) -> String {
+        let status = status(self.dir);
+        assert_eq!(status["balances"], true, "{status}");
         must("kill", &["-TERM", &self.pid()]);
+        let (ended, log) = (self.wait(), self.log());
+        assert!(ended.success(), "{ended}: it said:\n{log}");
+        let counts = last_counts(&log);
+        let in_rows = Records::read(&self.dir.path("logs")).sum("").0 - self.packets_before;
+        let [packets, rejected, moved] = ["packets", "rejected", "rejected_after_counting"]
+            .map(|name| counts.get(name).copied().unwrap_or(u64::MAX));
+        assert_eq!(in_rows, packets + rejected - moved, "packets in rows, and what was counted:\n{log}");
+        log
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(super) fn wait(&mut self) -> ExitStatus {
         for _ in 0..220 {
             if let Some(status) = self.process.0.try_wait().unwrap() {
-                assert!(status.success(), "{status}: it said:\n{}", self.log());
-                return (rows(self.dir), self.log());
+                return status;
             }
             sleep(Duration::from_millis(50));
         }
         panic!("it did not stop in time; it said:\n{}", self.log());
     }
+}
+
+/// The numbers in the last line of the log.
+#[track_caller]
+pub(super) fn last_counts(log: &str) -> BTreeMap<String, u64> {
+    let line = log.lines().rfind(|line| line.contains(" stopped ")).unwrap_or_else(|| panic!("not stopped:\n{log}"));
+    let pairs = line.split(' ').filter_map(|word| word.split_once('='));
+    pairs.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect()
+}
+
+/// What both planes record of the same traffic.
+#[track_caller]
+pub(super) fn in_both_planes(net: &Net, arguments: &[&str], traffic: impl FnOnce()) -> [(&'static str, Records); 2] {
+    let dirs = [Dir::new(), Dir::new()];
+    let [kernel, packet] = &dirs;
+    let daemons =
+        [Daemon::start_wide("ebpf", net, kernel, arguments), Daemon::start_wide("pcap", net, packet, arguments)];
+    traffic();
+    // What the kernel has still to hand to the packet plane.
+    sleep(Duration::from_millis(300));
+    let [kernel, packet] = daemons.map(Daemon::finish);
+    [("ebpf", kernel), ("pcap", packet)]
 }
 
 pub(super) fn ask(dir: &Dir, what: &[&str]) -> Run {

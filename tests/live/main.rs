@@ -15,4 +15,12 @@ mod metrics;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
+mod planes;
+#[cfg(test)]
+mod programs;
+#[cfg(test)]
+mod records;
+#[cfg(test)]
 mod service;
+#[cfg(test)]
+mod verdicts;

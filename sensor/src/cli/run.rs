@@ -136,7 +136,16 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     match daemon::run(job) {
         Ok(outcome) => {
             let (frames, rows) = (outcome.frames, outcome.rows);
-            tracing::info!(frames = frames.offered, packets = frames.packets, rows = rows.rows, "stopped");
+            let (rejected, rejected_after_counting) = (frames.rejected, frames.moved);
+            let (frames_offered, packets) = (frames.offered, frames.packets);
+            tracing::info!(
+                frames = frames_offered,
+                packets,
+                rejected,
+                rejected_after_counting,
+                rows = rows.rows,
+                "stopped"
+            );
             if frames.balances() && rows.balances(&frames) {
                 return Ok(ExitCode::SUCCESS);
             }

@@ -9,7 +9,7 @@ use super::clock::Anchor;
 use super::drain::{Flow, Harvest, Verdict};
 use super::route::Routes;
 use crate::capture::{
-    Block, CaptureDrop, Counted, DropReason, Interface, Interfaces, Loss, Portless, Refused, Rejection,
+    Block, CaptureDrop, Counted, Direction, DropReason, Interface, Interfaces, Loss, Portless, Refused, Rejection,
 };
 use crate::packet::{Addresses, Fault, NotIp};
 use crate::time::{Rhythm, Timestamp};
@@ -77,7 +77,10 @@ impl Devices {
     /// The interface of a dropped packet: where the kernel names none, the one that its route leads to. `None` where that
     /// is none of ours.
     fn of_verdict(&mut self, flow: &Flow) -> Option<u16> {
-        if flow.interface != 0 {
+        // For a rejection's answer the kernel names loopback where it knows no device yet; what really goes out by
+        // loopback has a route that leads there.
+        let is_stand_in = flow.interface == LOOPBACK && flow.direction == Direction::Egress;
+        if flow.interface != 0 && !is_stand_in {
             return self.of_device(flow.interface);
         }
         match self.route(flow.addresses) {
@@ -116,6 +119,9 @@ const TURNS_TO_EMPTY: u32 = 2;
 
 /// How many routes are looked up between two turns: each is a request to the kernel.
 const ROUTES_PER_TURN_MAX: usize = 4096;
+
+/// The kernel gives this index to every namespace's loopback.
+const LOOPBACK: u32 = 1;
 
 /// The id of what has no interface.
 const NOWHERE: &str = "-";
