@@ -28,7 +28,7 @@ pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSel
 pub(crate) use flow_log::{whole_number, whole_number_u16};
 pub use interface::{InterfaceId, InterfaceSettings, Label};
 pub use kernel::{KernelSettings, POLICY_REASONS};
-pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
+pub use live::{CaptureBuffer, CapturePlane, Fanout, LiveFlags, LiveSettings};
 pub use metrics::MetricsAddress;
 pub use mirror::MirrorError;
 pub use options::{Flags, SummaryFormat};
@@ -145,6 +145,7 @@ impl Settings {
             capture: flags.live.capture.or(file.capture).unwrap_or_default(),
             kernel: file.kernel.complete(),
             capture_buffer: flags.live.capture_buffer.or(file.capture_buffer).unwrap_or_default(),
+            fanout: file.fanout.unwrap_or_default(),
             user: flags.live.user.or(file.user),
             control_socket: flags.live.control_socket.or(file.control_socket),
             state_directory: flags.live.state_directory.or(file.state_directory),
@@ -157,7 +158,10 @@ impl Settings {
             format: flags.format.or(flow_log.format).unwrap_or_else(|| FORMAT_DEFAULT.to_owned()),
             interval: flags.interval.or(flow_log.interval).unwrap_or_default(),
             traffic: flags.traffic.or(flow_log.traffic).unwrap_or_default(),
-            skipped_traffic: flags.skipped_traffic.or(flow_log.skipped_traffic).unwrap_or_default(),
+            skipped_traffic: flags.skipped_traffic.or(flow_log.skipped_traffic).unwrap_or(match file.aws_parity {
+                Some(true) => SkippedTraffic::OMIT,
+                Some(false) | None => SkippedTraffic::LOG,
+            }),
             fragments: flags.fragments.or(flow_log.fragments).unwrap_or_default(),
             workers: flags.workers.or(flow_log.workers),
             flow_table_max: flags.flow_table_max.or(flow_log.flow_table_max).unwrap_or_default(),

@@ -8,6 +8,7 @@ pub mod barrier;
 pub mod clock;
 #[cfg(feature = "ebpf")]
 pub mod drained_map;
+pub mod fanout;
 #[cfg(feature = "ebpf")]
 pub mod interface;
 pub mod memory;

@@ -114,3 +114,31 @@ fn what_the_kernel_lost_is_told_to_the_packet() {
     assert_eq!(udp(&rows).0 + drops, 20_000, "{status}");
     assert!(rows.iter().any(|row| row.status == "SKIPDATA" && row.interface == "near0"), "{rows:?}");
 }
+
+#[test]
+fn an_interface_that_readers_share_is_counted_once() {
+    let Some(net) = Net::new() else { return };
+    let dir = Dir::new();
+    dir.add("flowtap.toml", "fanout = 2\n[[interface]]\nname = 'near0'\n[flow-log]\ninterval = '1s'\nworkers = 2\n");
+    let daemon = Daemon::start(&net, &dir, &["--config", "flowtap.toml"]);
+    let _listener = net.listener();
+    // A hundred flows, so that both readers get some; each flow's source port is its own.
+    let script = "import socket\n\
+        for port in range(4100, 4200):\n    \
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', port))\n    \
+            for i in range(5): s.sendto(b'x' * 100, ('10.9.0.1', 5000))\n";
+    inside(&net.far, "python3", &["-c", script]);
+    sleep(Duration::from_millis(500));
+    let status = status(&dir);
+    assert_eq!(
+        (&status["balances"], status["interfaces"].as_array().map(Vec::len)),
+        (&true.into(), Some(1)),
+        "{status}"
+    );
+    let (rows, log) = daemon.stop_and_tell();
+    let sums = sums(&rows);
+    for port in 4100..4200 {
+        let flow = (format!("{port} 5000 17"), "ingress".to_owned());
+        assert_eq!(sums.get(&flow), Some(&(5, 5 * DATAGRAM_BYTES)), "{flow:?}\n{log}");
+    }
+}

@@ -15,6 +15,7 @@
 //! counted as one packet each.
 
 use std::io;
+use std::num::NonZeroUsize;
 
 use crossbeam_channel::{Receiver, Sender};
 use pcap::{Active, Capture, Precision};
@@ -25,6 +26,7 @@ use super::{
     BLOCK_BYTES, Block, CaptureDrop, CaptureError, Direction, Fill, Filter, Frame, LinkType, Loss, Roster, Source,
 };
 use crate::feed::Clock;
+use crate::sys::fanout;
 use crate::time::{NANOS_PER_SEC, Timestamp};
 
 /// How an interface is opened.
@@ -32,6 +34,8 @@ use crate::time::{NANOS_PER_SEC, Timestamp};
 pub struct TapOptions {
     /// Memory that the kernel fills while the reader is busy, for each direction.
     pub buffer_bytes: u32,
+    /// How many readers share out the packets of one interface, each with buffers of its own.
+    pub fanout: NonZeroUsize,
 }
 
 /// An interface that is open.
@@ -63,6 +67,9 @@ pub enum TapError {
     /// The kernel refused the filter that tells the directions apart.
     #[error("the filter for one direction: {0}")]
     Filter(#[from] io::Error),
+    /// The kernel refused to share out the packets among several readers.
+    #[error("fanout: {0}")]
+    Fanout(#[source] io::Error),
 }
 
 /// What a source is told while it runs.
@@ -78,16 +85,30 @@ pub enum Command {
 }
 
 impl Tap {
-    /// Opens the interface called `name`, which has the index `interface` here.
+    /// Opens the interface called `name`, which has the index `interface` here: as many taps as readers share it, all of
+    /// one serial.
     ///
     /// # Errors
     /// When it isn't there, isn't up, or the rights to open it are missing.
-    pub fn open(serial: u64, interface: u16, name: &str, options: &TapOptions) -> Result<Self, TapError> {
+    pub fn open(serial: u64, interface: u16, name: &str, options: &TapOptions) -> Result<Vec<Self>, TapError> {
         let directions: &[_] =
             if name == LOOPBACK { &[Direction::Ingress] } else { &[Direction::Ingress, Direction::Egress] };
-        let lanes = directions.iter().map(|direction| Lane::open(name, *direction, options));
-        let lanes = lanes.collect::<Result<_, _>>()?;
-        Ok(Self { serial, interface, name: name.to_owned(), lanes, closes_at: None })
+        let readers = options.fanout.get();
+        let mut taps: Vec<Self> = Vec::with_capacity(readers);
+        // Each direction is shared out by itself.
+        let mut groups = vec![None; directions.len()];
+        for _ in 0..readers {
+            let lanes = directions.iter().map(|direction| Lane::open(name, *direction, options));
+            let lanes: Vec<_> = lanes.collect::<Result<_, _>>()?;
+            for (lane, group) in lanes.iter().zip(&mut groups).filter(|_| readers > 1) {
+                match group {
+                    None => *group = Some(fanout::make_group(&lane.capture).map_err(TapError::Fanout)?),
+                    Some(group) => fanout::join_group(&lane.capture, *group).map_err(TapError::Fanout)?,
+                }
+            }
+            taps.push(Self { serial, interface, name: name.to_owned(), lanes, closes_at: None });
+        }
+        Ok(taps)
     }
 }
 
@@ -366,7 +387,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        let refusal = Tap::open(0, 0, "no-such-if", &TapOptions { buffer_bytes: 1_000_000 }).err().unwrap();
+        let refusal = Tap::open(0, 0, "no-such-if", &TapOptions { buffer_bytes: 1_000_000, fanout: NonZeroUsize::MIN })
+            .err()
+            .unwrap();
         assert!(matches!(refusal, TapError::Pcap(_)), "{refusal}");
     }
 }

@@ -26,19 +26,27 @@ pub struct Stay {
     pub frames: u64,
     /// Packets that the kernel lost for want of buffer.
     pub drops: u64,
+    /// How many readers share it out.
+    pub readers: u32,
 }
 
 impl Roster {
-    /// Begins a stay.
+    /// Begins a stay, or adds a reader to one that lasts.
     pub fn attach(&self, interface: u16, name: &str, now: Timestamp) {
+        let mut stays = self.lock();
+        if let Some(stay) = current(&mut stays, interface) {
+            stay.readers += 1;
+            return;
+        }
         let name = name.to_owned();
-        self.lock().push(Stay { interface, name, from: now, until: None, frames: 0, drops: 0 });
+        stays.push(Stay { interface, name, from: now, until: None, frames: 0, drops: 0, readers: 1 });
     }
 
-    /// Ends the stay of an interface.
+    /// Takes a reader away, and ends the stay of an interface with its last.
     pub fn detach(&self, interface: u16, now: Timestamp) {
         if let Some(stay) = current(&mut self.lock(), interface) {
-            stay.until = Some(now);
+            stay.readers -= 1;
+            stay.until = (stay.readers == 0).then_some(now);
         }
     }
 
@@ -93,6 +101,18 @@ mod tests {
         roster.detach(1, Timestamp(35));
         assert_eq!(roster.watched(Timestamp(40), Timestamp(50)), [0]);
         assert_eq!(roster.lock().len(), 1, "what has ended is forgotten");
+    }
+
+    #[test]
+    fn a_stay_ends_with_its_last_reader() {
+        let roster = Roster::default();
+        roster.attach(1, "eth1", Timestamp(5));
+        roster.attach(1, "eth1", Timestamp(6));
+        roster.detach(1, Timestamp(7));
+        assert_eq!(roster.current().len(), 1);
+        roster.detach(1, Timestamp(8));
+        assert_eq!(roster.current(), []);
+        assert_eq!(roster.watched(Timestamp(8), Timestamp(9)), [1]);
     }
 
     #[test]

@@ -180,12 +180,16 @@ impl Plan {
         }
         let format: Format = settings.format.parse()?;
         settings.filter.as_deref().map(Filter::new).transpose()?;
-        let workers = settings.workers.map_or_else(workers_default, Workers::count);
+        let workers =
+            settings.workers.map_or_else(|| workers_default().max(settings.live.fanout.readers()), Workers::count);
         let recording = record::recording(&settings, &format, workers)?;
         let configuration = Configuration {
             watch: Watch {
                 patterns: settings.live.watch.clone(),
-                tap: TapOptions { buffer_bytes: settings.live.capture_buffer.bytes() },
+                tap: TapOptions {
+                    buffer_bytes: settings.live.capture_buffer.bytes(),
+                    fanout: settings.live.fanout.readers(),
+                },
                 filter: settings.filter.clone(),
             },
             packets_only: packets_only(&settings),

@@ -24,6 +24,7 @@ impl Settings {
         set("policy", self.policy.as_ref().map(path));
         set("capture", Some(self.live.capture.as_str().to_owned()));
         set("capture-buffer", Some(format!("{}MB", self.live.capture_buffer.bytes() / 1_000_000)));
+        set("fanout", Some(self.live.fanout.readers().to_string()));
         set("user", self.live.user.clone());
         set("control-socket", self.live.control_socket.as_ref().map(path));
         set("state-directory", self.live.state_directory.as_ref().map(path));
@@ -151,6 +152,7 @@ mod tests {
             aws-parity = true
             capture = "pcap"
             capture-buffer = "4MB"
+            fanout = 2
             user = "log"
             control-socket = "/run/x.sock"
             state-directory = "/var/lib/x"

@@ -1,5 +1,6 @@
 //! What only a live run asks for: what to watch, how, and as whom.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -20,6 +21,8 @@ pub struct LiveSettings {
     pub kernel: KernelSettings,
     /// The kernel's buffer.
     pub capture_buffer: CaptureBuffer,
+    /// How many readers share out one interface.
+    pub fanout: Fanout,
     /// Whom to become once everything is open. `None`: `nobody` if started as root, else nobody else.
     pub user: Option<String>,
     /// Where `flowtap status` and `flowtap reload` reach the run.
@@ -113,10 +116,39 @@ impl FromStr for CaptureBuffer {
     }
 }
 
+/// How many readers share out the packets of one interface in the packet plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fanout(NonZeroUsize);
+
+impl Fanout {
+    /// Readers.
+    pub fn readers(self) -> NonZeroUsize {
+        self.0
+    }
+}
+
+impl Default for Fanout {
+    fn default() -> Self {
+        Self(NonZeroUsize::MIN)
+    }
+}
+
+impl FromStr for Fanout {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let readers = whole_number(text).and_then(|count| usize::try_from(count).ok()).and_then(NonZeroUsize::new);
+        let readers = readers.filter(|readers| readers.get() <= FANOUT_MAX);
+        readers.map(Self).ok_or_else(|| ValueError::new(text, "a number of readers", "write 1 to 64"))
+    }
+}
+
+const FANOUT_MAX: usize = 64;
+
 /// libpcap takes the size as a positive `int`.
 const BUFFER_MEGABYTES_MAX: u32 = 2000;
 
-read_as_text!(CapturePlane, CaptureBuffer);
+read_as_text!(CapturePlane, CaptureBuffer, Fanout);
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use super::document;
 use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{Label, RawInterface};
 use super::kernel::RawKernel;
-use super::live::{CaptureBuffer, CapturePlane};
+use super::live::{CaptureBuffer, CapturePlane, Fanout};
 use super::metrics::MetricsAddress;
 use super::mirror::{self, RawMirror};
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
@@ -27,6 +27,7 @@ pub struct RawConfig {
     pub(super) policy: Option<PathBuf>,
     pub(super) capture: Option<CapturePlane>,
     pub(super) capture_buffer: Option<CaptureBuffer>,
+    pub(super) fanout: Option<Fanout>,
     pub(super) user: Option<String>,
     pub(super) control_socket: Option<PathBuf>,
     pub(super) state_directory: Option<PathBuf>,

@@ -86,7 +86,7 @@ impl Overview {
             published_until: posted.until_secs,
             reloads: self.reloads.load(Ordering::Relaxed),
             told: self.told.clone(),
-            fence: self.fence.clone(),
+            fence: self.fence,
             interfaces: self.roster.current(),
             frames,
             rows: posted.rows,

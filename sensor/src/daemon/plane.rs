@@ -189,23 +189,29 @@ impl PacketPlane {
 impl Plane for PacketPlane {
     fn attach(&mut self, name: &str, interface: u16) -> Result<Watching, String> {
         let serial = self.next_serial;
-        let tap = Tap::open(serial, interface, name, &self.options).map_err(|error| error.to_string())?;
+        let opened = Tap::open(serial, interface, name, &self.options).map_err(|error| error.to_string())?;
         self.next_serial += 1;
-        // The source that has the fewest.
-        let fewest = self.sources.iter_mut().enumerate().min_by_key(|(_, (_, taps))| *taps);
-        if let Some((number, (source, taps))) = fewest {
-            source.send(Command::Attach(tap)).ok();
-            *taps += 1;
-            self.taps.push((Watching(serial), number));
+        for tap in opened {
+            // The source that has the fewest.
+            let fewest = self.sources.iter_mut().enumerate().min_by_key(|(_, (_, taps))| *taps);
+            if let Some((number, (source, taps))) = fewest {
+                source.send(Command::Attach(tap)).ok();
+                *taps += 1;
+                self.taps.push((Watching(serial), number));
+            }
         }
         Ok(Watching(serial))
     }
 
     fn detach(&mut self, watching: Watching) {
+        let mut told = Vec::new();
         for (_, number) in self.taps.extract_if(.., |(tap, _)| *tap == watching) {
-            if let Some((source, taps)) = self.sources.get_mut(number) {
+            let Some((source, taps)) = self.sources.get_mut(number) else { continue };
+            *taps -= 1;
+            // One that has several of them lets go of all.
+            if !told.contains(&number) {
                 source.send(Command::Detach(watching.0)).ok();
-                *taps -= 1;
+                told.push(number);
             }
         }
     }

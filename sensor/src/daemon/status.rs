@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::fence::Fence;
 use super::latencies::{Quantiles, secs};
 use super::plane::Told;
-use crate::capture::Stay;
+use crate::capture::{Loss, Portless, Stay};
 use crate::ledger::{FrameCounts, Omission, RowCounts};
 use crate::time::Timestamp;
 
@@ -73,14 +73,14 @@ impl Status {
                 "offered": frames.offered,
                 "counted": frames.packets,
                 "not-counted": refused,
-                "lost": frames.lost.iter().map(|(loss, packets)| (loss.name(), packets)).collect::<BTreeMap<_, _>>(),
+                "lost": Loss::ALL.map(|loss| (loss.name(), frames.lost.of(loss))).into_iter().collect::<BTreeMap<_, _>>(),
             },
             "packets": {
                 "counted": frames.packets,
                 "rejected": frames.rejected,
                 "rejected-after-counting": frames.moved,
                 "without-ports":
-                    frames.portless.iter().map(|(reason, packets)| (reason.name(), packets)).collect::<BTreeMap<_, _>>(),
+                    Portless::ALL.map(|reason| (reason.name(), frames.portless.of(reason))).into_iter().collect::<BTreeMap<_, _>>(),
                 "in-rows": rows.packets,
                 "left-out": left_out,
                 "in-open-intervals": self.open_packets().unwrap_or_default(),

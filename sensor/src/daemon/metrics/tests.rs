@@ -53,6 +53,7 @@ pub(super) fn known() -> Status {
         until: None,
         frames,
         drops,
+        readers: 1,
     };
     let half = Duration::from_millis(1250);
     Status {
