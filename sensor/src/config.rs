@@ -11,6 +11,7 @@ pub mod document;
 mod effective;
 mod flow_log;
 pub mod glob;
+mod instance;
 mod interface;
 mod live;
 mod options;
@@ -21,8 +22,9 @@ mod tests;
 pub mod value;
 
 pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
+pub use instance::InstanceFacts;
 pub use interface::{InterfaceId, InterfaceSettings, Label};
-pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
+pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings, MetadataSource};
 pub use options::{Flags, SummaryFormat};
 pub use output::{Compression, Destination, FileFormat, Output, SegmentMax};
 pub use raw::RawConfig;
@@ -71,6 +73,8 @@ pub struct Settings {
     interfaces: Vec<RawInterface>,
     /// What flags and the head of the file say about every interface.
     all_interfaces: InterfaceSettings,
+    /// What the cloud says, beneath all of that.
+    instance: InstanceFacts,
 }
 
 /// Why a configuration was refused.
@@ -127,6 +131,7 @@ impl Settings {
                 given if given.is_empty() => file.interface.iter().map(|interface| interface.name.clone()).collect(),
                 given => given,
             },
+            metadata: file.metadata.unwrap_or_default(),
             capture: file.capture.unwrap_or_default(),
             capture_buffer: flags.live.capture_buffer.or(file.capture_buffer).unwrap_or_default(),
             user: flags.live.user.or(file.user),
@@ -152,14 +157,17 @@ impl Settings {
             summary: flags.summary,
             interfaces: file.interface,
             all_interfaces,
+            instance: InstanceFacts::default(),
         })
     }
 
     /// What is known of the interface called `name`. Its metadata always holds `account-id` and `interface-id`, which
     /// is the name where nothing else is said, with `_` for what cannot stand in a column.
     pub fn interface(&self, name: &str) -> InterfaceSettings {
-        let file = self.interfaces.iter().find(|interface| interface.name.matches(name));
-        let mut settings = file.map(|file| file.settings.clone()).unwrap_or_default();
+        let mut settings = self.instance.interface(name);
+        if let Some(file) = self.interfaces.iter().find(|interface| interface.name.matches(name)) {
+            settings.overlay(&file.settings);
+        }
         settings.overlay(&self.all_interfaces);
         settings.metadata.entry(INTERFACE_ID.to_owned()).or_insert_with(|| interface::id_from_name(name));
         settings.metadata.insert(X_INTERFACE.to_owned(), interface::id_from_name(name));

@@ -11,6 +11,8 @@ mod fence;
 #[cfg(test)]
 mod lifetime;
 #[cfg(test)]
+mod metadata;
+#[cfg(test)]
 mod net;
 #[cfg(test)]
 mod service;

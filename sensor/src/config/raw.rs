@@ -9,7 +9,7 @@ use super::ConfigError;
 use super::document;
 use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{Label, RawInterface};
-use super::live::{CaptureBuffer, CapturePlane};
+use super::live::{CaptureBuffer, CapturePlane, MetadataSource};
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
 
 /// A configuration file that was read, and not yet completed by flags and defaults.
@@ -20,6 +20,7 @@ pub struct RawConfig {
     pub(super) region: Option<Label>,
     pub(super) filter: Option<String>,
     pub(super) policy: Option<PathBuf>,
+    pub(super) metadata: Option<MetadataSource>,
     pub(super) capture: Option<CapturePlane>,
     pub(super) capture_buffer: Option<CaptureBuffer>,
     pub(super) user: Option<String>,
