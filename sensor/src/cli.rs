@@ -4,6 +4,7 @@ mod check;
 mod clock;
 mod control;
 mod documents;
+mod instance;
 mod mirror;
 mod output;
 mod progress;

@@ -11,6 +11,7 @@ pub mod document;
 mod effective;
 mod flow_log;
 pub mod glob;
+mod instance;
 mod interface;
 mod kernel;
 mod live;
@@ -26,9 +27,10 @@ pub mod value;
 
 pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 pub(crate) use flow_log::{whole_number, whole_number_u16};
+pub use instance::InstanceFacts;
 pub use interface::{InterfaceId, InterfaceSettings, Label};
 pub use kernel::{KernelSettings, POLICY_REASONS};
-pub use live::{CaptureBuffer, CapturePlane, Fanout, LiveFlags, LiveSettings};
+pub use live::{CaptureBuffer, CapturePlane, Fanout, LiveFlags, LiveSettings, MetadataSource};
 pub use metrics::MetricsAddress;
 pub use mirror::MirrorError;
 pub use options::{Flags, SummaryFormat};
@@ -83,6 +85,8 @@ pub struct Settings {
     interfaces: Vec<RawInterface>,
     /// What flags and the head of the file say about every interface.
     all_interfaces: InterfaceSettings,
+    /// What the cloud says, beneath all of that.
+    instance: InstanceFacts,
 }
 
 /// Why a configuration was refused.
@@ -142,6 +146,7 @@ impl Settings {
                 given if given.is_empty() => file.interface.iter().map(|interface| interface.name.clone()).collect(),
                 given => given,
             },
+            metadata: file.metadata.unwrap_or_default(),
             capture: flags.live.capture.or(file.capture).unwrap_or_default(),
             kernel: file.kernel.complete(),
             capture_buffer: flags.live.capture_buffer.or(file.capture_buffer).unwrap_or_default(),
@@ -174,14 +179,17 @@ impl Settings {
             mirror: file.checked_mirror,
             interfaces: file.interface,
             all_interfaces,
+            instance: InstanceFacts::default(),
         })
     }
 
     /// What is known of the interface called `name`. Its metadata always holds `account-id` and `interface-id`, which
     /// is the name where nothing else is said, with `_` for what cannot stand in a column.
     pub fn interface(&self, name: &str) -> InterfaceSettings {
-        let file = self.interfaces.iter().find(|interface| interface.name.matches(name));
-        let mut settings = file.map(|file| file.settings.clone()).unwrap_or_default();
+        let mut settings = self.instance.interface(name);
+        if let Some(file) = self.interfaces.iter().find(|interface| interface.name.matches(name)) {
+            settings.overlay(&file.settings);
+        }
         settings.overlay(&self.all_interfaces);
         settings.metadata.entry(INTERFACE_ID.to_owned()).or_insert_with(|| interface::id_from_name(name));
         settings.metadata.insert(X_INTERFACE.to_owned(), interface::id_from_name(name));

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod classify;
 pub mod config;
 pub mod daemon;
+pub mod ec2;
 pub mod feed;
 pub mod flow;
 pub mod ledger;

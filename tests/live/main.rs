@@ -11,6 +11,8 @@ mod fence;
 #[cfg(test)]
 mod lifetime;
 #[cfg(test)]
+mod metadata;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod net;

@@ -16,8 +16,8 @@ use flowtap::capture::Filter;
 use flowtap::capture::live::TapOptions;
 use flowtap::config::glob::Glob;
 use flowtap::config::{
-    CaptureBuffer, CapturePlane, Destination, Flags, Fragments, KernelSettings, LiveFlags, MetricsAddress, RawConfig,
-    Settings, Workers,
+    CaptureBuffer, CapturePlane, Destination, Flags, Fragments, InstanceFacts, KernelSettings, LiveFlags,
+    MetadataSource, MetricsAddress, RawConfig, Settings, Workers,
 };
 use flowtap::daemon::control::SOCKET_DEFAULT;
 use flowtap::daemon::fence::Territory;
@@ -27,7 +27,7 @@ use flowtap::daemon::{self, Configuration, Control, Job, Watch};
 use tracing::level_filters::LevelFilter;
 
 use super::record::{self, RUNNING, RecordArgs};
-use super::{INCOMPLETE, clock, output};
+use super::{INCOMPLETE, clock, instance, output};
 
 /// Watch interfaces and record what goes through them
 ///
@@ -102,7 +102,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let level = LevelFilter::from(args.log_level);
     tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).with_target(false).init();
 
-    let plan = Plan::new(&args)?;
+    let mut known = InstanceFacts::default();
+    let plan = Plan::new(&args, &mut known)?;
     let Plan { settings, format, .. } = &plan;
     let user = User::choose(settings.live.user.as_deref())?;
     let output_directory = output_directory(&settings.output.destination);
@@ -117,7 +118,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     };
     let metrics = settings.live.metrics.clone();
     let sink = output::open(settings, format)?;
-    let mut reloader = Reloader::new(args, &plan)?;
+    let mut reloader = Reloader::new(args, known, &plan)?;
     let job = Job {
         clock: Arc::new(clock::wall),
         capture: settings.live.capture,
@@ -169,17 +170,24 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(args: &RunArgs) -> anyhow::Result<Self> {
-        Self::of(args.record.read_config()?, flags(args))
+    /// `known` is what the cloud has said before; what it says now is added.
+    fn new(args: &RunArgs, known: &mut InstanceFacts) -> anyhow::Result<Self> {
+        Self::of(args.record.read_config()?, flags(args), |settings| {
+            if settings.live.metadata == MetadataSource::Ec2 {
+                instance::ask(known);
+                settings.learn(known);
+            }
+        })
     }
 
-    fn of(file: Option<RawConfig>, flags: Flags) -> anyhow::Result<Self> {
-        let settings = Settings::new(file, flags)?;
+    fn of(file: Option<RawConfig>, flags: Flags, learn: impl FnOnce(&mut Settings)) -> anyhow::Result<Self> {
+        let mut settings = Settings::new(file, flags)?;
         if settings.live.watch.is_empty() {
             bail!("nothing to watch: name interfaces with --interface, or in [[interface]] of a configuration file");
         }
         let format: Format = settings.format.parse()?;
         settings.filter.as_deref().map(Filter::new).transpose()?;
+        learn(&mut settings);
         let workers =
             settings.workers.map_or_else(|| workers_default().max(settings.live.fanout.readers()), Workers::count);
         let recording = record::recording(&settings, &format, workers)?;
@@ -211,7 +219,7 @@ impl Plan {
 /// # Errors
 /// The first thing that is wrong with it.
 pub(super) fn check(path: &Path) -> anyhow::Result<Settings> {
-    let plan = Plan::of(Some(record::read_config(path)?), Flags::default())?;
+    let plan = Plan::of(Some(record::read_config(path)?), Flags::default(), |_| {})?;
     output::identity(&plan.settings, &plan.format)?;
     User::choose(plan.settings.live.user.as_deref())?;
     Ok(plan.settings)
@@ -243,20 +251,31 @@ struct Reloader {
     kernel: KernelSettings,
     metrics: MetricsAddress,
     is_directory: bool,
+    /// What the cloud has said so far.
+    known: InstanceFacts,
     /// As of the last reload.
     output: String,
 }
 
 impl Reloader {
-    fn new(args: RunArgs, first: &Plan) -> anyhow::Result<Self> {
+    fn new(args: RunArgs, known: InstanceFacts, first: &Plan) -> anyhow::Result<Self> {
         let is_directory = matches!(first.settings.output.destination, Destination::Directory(_));
         let live = &first.settings.live;
         let (capture, kernel, metrics) = (live.capture, live.kernel.clone(), live.metrics.clone());
-        Ok(Self { args, workers: first.workers, capture, kernel, metrics, is_directory, output: first.output()? })
+        Ok(Self {
+            args,
+            known,
+            workers: first.workers,
+            capture,
+            kernel,
+            metrics,
+            is_directory,
+            output: first.output()?,
+        })
     }
 
     fn reload(&mut self) -> anyhow::Result<(Configuration, Option<Box<dyn Sink>>)> {
-        let plan = Plan::new(&self.args)?;
+        let plan = Plan::new(&self.args, &mut self.known)?;
         let (output, Plan { settings, format, workers, configuration }) = (plan.output()?, plan);
         let sink = if output == self.output { None } else { Some(self.open_another(&settings, &format)?) };
         if workers != self.workers {

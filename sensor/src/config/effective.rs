@@ -22,6 +22,7 @@ impl Settings {
         set("region", self.region.as_ref().map(|label| label.as_str().to_owned()));
         set("filter", self.filter.clone());
         set("policy", self.policy.as_ref().map(path));
+        set("metadata", Some(self.live.metadata.as_str().to_owned()));
         set("capture", Some(self.live.capture.as_str().to_owned()));
         set("capture-buffer", Some(format!("{}MB", self.live.capture_buffer.bytes() / 1_000_000)));
         set("fanout", Some(self.live.fanout.readers().to_string()));
@@ -150,6 +151,7 @@ mod tests {
             filter = "tcp"
             policy = "policy.toml"
             aws-parity = true
+            metadata = "ec2"
             capture = "pcap"
             capture-buffer = "4MB"
             fanout = 2

@@ -164,7 +164,7 @@ pub(super) fn id_from_name(name: &str) -> String {
 }
 
 /// Columns of text are separated by spaces, so only what is percent-encoded later may hold them: the tags.
-fn check_metadata(key: &str, value: &str) -> Result<(), ValueError> {
+pub(super) fn check_metadata(key: &str, value: &str) -> Result<(), ValueError> {
     if TAG_KEYS.contains(&key) {
         let fits = (1..=TAG_CHARACTERS_MAX).contains(&value.chars().count());
         return fits.then_some(()).ok_or_else(|| ValueError::new(value, "a tag's value", "write 1 to 256 characters"));

@@ -15,6 +15,8 @@ use super::value::{ValueError, read_as_text};
 pub struct LiveSettings {
     /// The interfaces to watch: those that flags name, else those that the file has a table for.
     pub watch: Vec<Glob>,
+    /// Who is asked for what the configuration leaves out.
+    pub metadata: MetadataSource,
     /// Who counts.
     pub capture: CapturePlane,
     /// How the kernel plane counts.
@@ -50,6 +52,38 @@ pub struct LiveFlags {
     pub state_directory: Option<PathBuf>,
     /// `--metrics`
     pub metrics: Option<MetricsAddress>,
+}
+
+/// Who tells a run what its configuration leaves out: the account, the ids of interfaces, their networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetadataSource {
+    /// Nobody.
+    #[default]
+    None,
+    /// The instance metadata service of EC2.
+    Ec2,
+}
+
+impl MetadataSource {
+    /// As written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Ec2 => "ec2",
+        }
+    }
+}
+
+impl FromStr for MetadataSource {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "none" => Ok(Self::None),
+            "ec2" => Ok(Self::Ec2),
+            _ => Err(ValueError::new(text, "a source of metadata", "write `ec2` or `none`")),
+        }
+    }
 }
 
 /// Who counts packets.
@@ -148,7 +182,7 @@ const FANOUT_MAX: usize = 64;
 /// libpcap takes the size as a positive `int`.
 const BUFFER_MEGABYTES_MAX: u32 = 2000;
 
-read_as_text!(CapturePlane, CaptureBuffer, Fanout);
+read_as_text!(MetadataSource, CapturePlane, CaptureBuffer, Fanout);
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use super::document;
 use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{Label, RawInterface};
 use super::kernel::RawKernel;
-use super::live::{CaptureBuffer, CapturePlane, Fanout};
+use super::live::{CaptureBuffer, CapturePlane, Fanout, MetadataSource};
 use super::metrics::MetricsAddress;
 use super::mirror::{self, RawMirror};
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
@@ -25,6 +25,7 @@ pub struct RawConfig {
     pub(super) aws_parity: Option<bool>,
     pub(super) filter: Option<String>,
     pub(super) policy: Option<PathBuf>,
+    pub(super) metadata: Option<MetadataSource>,
     pub(super) capture: Option<CapturePlane>,
     pub(super) capture_buffer: Option<CaptureBuffer>,
     pub(super) fanout: Option<Fanout>,

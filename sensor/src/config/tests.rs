@@ -243,9 +243,9 @@ fn unknown_keys_are_refused_with_line_and_suggestion() {
 
 #[test]
 fn keys_that_nothing_would_honour_are_unknown() {
-    let known = "known here: `account-id`, `region`, `aws-parity`, `filter`, `policy`, `capture`, `capture-buffer`, \
-                 `fanout`, `user`, `control-socket`, `state-directory`, `metrics`, `interface`, `kernel`, `flow-log`, `output`, \
-                 `mirror`";
+    let known = "known here: `account-id`, `region`, `aws-parity`, `filter`, `policy`, `metadata`, `capture`, \
+                 `capture-buffer`, `fanout`, `user`, `control-socket`, `state-directory`, `metrics`, `interface`, \
+                 `kernel`, `flow-log`, `output`, `mirror`";
     assert_eq!(refusal("\nverbose = true\n"), format!("line 2: unknown key `verbose`, {known}"));
 }
 
