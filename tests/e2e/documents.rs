@@ -9,7 +9,7 @@ use flowtap_tests::totals::skip;
 use flowtap_tests::{Dir, root};
 
 /// The commands that people type.
-const COMMANDS: [&str; 6] = ["replay", "run", "check", "status", "reload", "completions"];
+const COMMANDS: [&str; 7] = ["mirror", "replay", "run", "check", "status", "reload", "completions"];
 
 /// Formats a page and gives its text, after what groff finds fault with.
 fn format(page: &Path) -> Option<String> {
@@ -45,7 +45,7 @@ fn every_command_has_a_manual_page_with_its_options() {
     let dir = Dir::new();
     dir.flowtap(&["man", "pages/man1"]).success();
     let mut expected: Vec<String> = COMMANDS.iter().map(|name| format!("pages/man1/flowtap-{name}.1")).collect();
-    expected.push("pages/man1/flowtap.1".to_owned());
+    expected.extend(["pages/man1/flowtap.1", "pages/man1/flowtap-mirror-explain.1"].map(str::to_owned));
     expected.sort();
     assert_eq!(dir.files(), expected);
     for page in &expected {
@@ -69,7 +69,7 @@ fn every_key_of_the_configuration_is_in_its_manual_page() {
     format(&page);
     let dir = Dir::new();
     let mut keys = 0;
-    for table in ["", "[[interface]]\nname = 'x'\n", "[flow-log]\n", "[[output]]\n"] {
+    for table in ["", "[[interface]]\nname = 'x'\n", "[kernel]\n", "[flow-log]\n", "[[output]]\n"] {
         dir.add("flowtap.toml", format!("{table}qqqqqqqq = 1\n"));
         let refusal = dir.flowtap(&["check", "flowtap.toml"]).failure(2);
         let (_, known) = refusal.split_once("known here: ").unwrap_or_else(|| panic!("{refusal}"));
