@@ -115,6 +115,7 @@ mod ieee80211;
 mod ip;
 mod ipv4;
 mod ipv6;
+mod layout;
 mod link;
 mod linux_sll;
 mod llc;
@@ -129,4 +130,5 @@ mod tests;
 mod transport;
 
 pub use fuzz::fuzz;
+pub use layout::{Layout, locate};
 pub use refusal::{Fault, NotIp, Refusal};
