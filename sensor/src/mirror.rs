@@ -2,3 +2,6 @@
 
 pub mod balance;
 pub mod flow_hash;
+pub mod checksum;
+pub mod segment;
+pub mod inner;

@@ -19,20 +19,7 @@ pub fn parse(link_type: LinkType, captured: &[u8], original_bytes: u32) -> Resul
     let link = link::read(link_type, &mut cursor)?;
     let wire_bytes = original_bytes.saturating_sub(u32::try_from(captured.len() - cursor.len()).unwrap_or(u32::MAX));
     let ip = ip::read(link.network, cursor, wire_bytes)?;
-    let transport = transport::read(&ip);
-    Ok(Packet {
-        addresses: ip.addresses,
-        protocol: ip.protocol,
-        src_port: transport.src_port,
-        dst_port: transport.dst_port,
-        tcp_flags: transport.tcp_flags,
-        ip_bytes: ip.ip_bytes,
-        fragment: ip.fragment,
-        icmp: transport.icmp,
-        vlan: link.vlan,
-        ether: link.ether,
-        direction: link.direction,
-    })
+    Ok(Packet::new(&link, &ip))
 }
 
 /// The parsed view of a frame.
@@ -61,6 +48,27 @@ pub struct Packet {
     pub ether: Option<([u8; 6], [u8; 6])>,
     /// What the link layer says of the direction (Linux cooked packet type); `Unknown` otherwise.
     pub direction: Direction,
+}
+
+impl Packet {
+    /// What the headers say, the transport's read here.
+    #[inline]
+    fn new(link: &link::Link, ip: &ip::Ip<'_>) -> Self {
+        let transport = transport::read(ip);
+        Self {
+            addresses: ip.addresses,
+            protocol: ip.protocol,
+            src_port: transport.src_port,
+            dst_port: transport.dst_port,
+            tcp_flags: transport.tcp_flags,
+            ip_bytes: ip.ip_bytes,
+            fragment: ip.fragment,
+            icmp: transport.icmp,
+            vlan: link.vlan,
+            ether: link.ether,
+            direction: link.direction,
+        }
+    }
 }
 
 /// Source and destination, as big-endian numbers (10.0.0.1 is `0x0a00_0001`).

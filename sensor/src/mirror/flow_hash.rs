@@ -7,7 +7,7 @@
 
 use siphasher::sip::SipHasher13;
 
-use crate::packet::{Addresses, Fragment, Layout};
+use crate::packet::{Addresses, Fragment, Packet};
 
 /// The key of the hash. Sensors with one key give the same connection the same port, whoever of them sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,7 +20,7 @@ pub struct FlowHash(pub u64);
 impl FlowHash {
     /// The hash of the connection that a packet belongs to, the same in both directions.
     #[inline]
-    pub fn of(seed: FlowSeed, packet: &Layout) -> Self {
+    pub fn of(seed: FlowSeed, packet: &Packet) -> Self {
         let ports = if packet.fragment == Fragment::None { Ports::of(packet) } else { Ports::None };
         let mut key = Key { bytes: [0; KEY_BYTES_MAX], length: 0 };
         match packet.addresses {
@@ -60,7 +60,7 @@ enum Ports {
 
 impl Ports {
     #[inline]
-    fn of(packet: &Layout) -> Self {
+    fn of(packet: &Packet) -> Self {
         let pairs: &[(u8, u8)] = match (packet.protocol, packet.icmp) {
             (TCP | UDP | SCTP, _) => return Self::TwoWay(packet.src_port, packet.dst_port),
             (ICMP, Some(_)) => &ICMP_PAIRS,
@@ -135,31 +135,33 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::capture::Direction;
 
-    pub(crate) fn packet(addresses: Addresses, protocol: u8, src_port: u16, dst_port: u16) -> Layout {
-        Layout {
-            ip_at: 14,
-            payload_at: 34,
-            ip_bytes: 40,
-            has_open_length: false,
+    pub(crate) fn packet(addresses: Addresses, protocol: u8, src_port: u16, dst_port: u16) -> Packet {
+        Packet {
             addresses,
             protocol,
             src_port,
             dst_port,
-            icmp: None,
+            tcp_flags: 0,
+            ip_bytes: 40,
             fragment: Fragment::None,
+            icmp: None,
+            vlan: None,
+            ether: None,
+            direction: Direction::Unknown,
         }
     }
 
-    fn v4(src: u32, dst: u32, protocol: u8, src_port: u16, dst_port: u16) -> Layout {
+    fn v4(src: u32, dst: u32, protocol: u8, src_port: u16, dst_port: u16) -> Packet {
         packet(Addresses::V4 { src, dst }, protocol, src_port, dst_port)
     }
 
-    fn port(packet: &Layout) -> u16 {
+    fn port(packet: &Packet) -> u16 {
         FlowHash::of(FlowSeed(7), packet).source_port()
     }
 
-    fn hash(packet: &Layout) -> FlowHash {
+    fn hash(packet: &Packet) -> FlowHash {
         FlowHash::of(FlowSeed(7), packet)
     }
 
@@ -174,10 +176,10 @@ pub(crate) mod tests {
 
     #[test]
     fn an_echo_and_its_reply_are_one_flow_and_a_message_without_answer_is_its_own() {
-        let icmp = |src, dst, icmp| Layout { icmp: Some(icmp), ..v4(src, dst, 1, 0, 0) };
+        let icmp = |src, dst, icmp| Packet { icmp: Some(icmp), ..v4(src, dst, 1, 0, 0) };
         assert_eq!(hash(&icmp(1, 2, (8, 0))), hash(&icmp(2, 1, (0, 0))));
         assert_ne!(hash(&icmp(1, 2, (3, 1))), hash(&icmp(1, 2, (3, 3))));
-        let icmp6 = |src, dst, kind| Layout {
+        let icmp6 = |src, dst, kind| Packet {
             icmp: Some((kind, 0)),
             ..packet(Addresses::V6 { src, dst }, 58, 0, 0)
         };
@@ -186,10 +188,10 @@ pub(crate) mod tests {
 
     #[test]
     fn all_pieces_of_a_datagram_are_together() {
-        let first = Layout { fragment: Fragment::First { id: 3 }, ..v4(1, 2, 17, 1000, 53) };
-        let later = Layout { fragment: Fragment::Later { id: 3 }, ..v4(1, 2, 17, 0, 0) };
+        let first = Packet { fragment: Fragment::First { id: 3 }, ..v4(1, 2, 17, 1000, 53) };
+        let later = Packet { fragment: Fragment::Later { id: 3 }, ..v4(1, 2, 17, 0, 0) };
         assert_eq!(hash(&first), hash(&later));
-        assert_eq!(hash(&first), hash(&Layout { fragment: Fragment::First { id: 9 }, ..v4(2, 1, 17, 53, 1000) }));
+        assert_eq!(hash(&first), hash(&Packet { fragment: Fragment::First { id: 9 }, ..v4(2, 1, 17, 53, 1000) }));
     }
 
     #[test]

@@ -2,32 +2,20 @@
 
 use super::cursor::Cursor;
 use super::ip;
-use super::{Addresses, Fragment, Refusal, link, transport};
+use super::{Addresses, Packet, Refusal, link};
 use crate::capture::LinkType;
 
-/// Where the parts of a frame begin, and what [`super::parse`] says of the packet in it.
+/// A frame's packet, and where its parts begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
+    /// What [`super::parse`] says of the frame.
+    pub packet: Packet,
     /// Where the outermost IP header begins.
     pub ip_at: usize,
     /// Where its payload begins, behind options and extension headers.
     pub payload_at: usize,
-    /// The IP packet's length, header and payload, as its header says.
-    pub ip_bytes: u32,
     /// Whether the IP header leaves its length open: 0 in its length field, as in super-packets.
     pub has_open_length: bool,
-    /// Source and destination.
-    pub addresses: Addresses,
-    /// Protocol of the payload.
-    pub protocol: u8,
-    /// Source port, as in [`super::Packet`].
-    pub src_port: u16,
-    /// Destination port, likewise.
-    pub dst_port: u16,
-    /// Type and code of ICMP and ICMPv6.
-    pub icmp: Option<(u8, u8)>,
-    /// Whether the payload is a piece.
-    pub fragment: Fragment,
 }
 
 /// Finds the parts of a frame of which `captured` was kept and which was `original_bytes` long on the wire.
@@ -40,24 +28,17 @@ pub fn locate(link_type: LinkType, captured: &[u8], original_bytes: u32) -> Resu
     let ip_at = captured.len() - cursor.len();
     let wire_bytes = original_bytes.saturating_sub(u32::try_from(ip_at).unwrap_or(u32::MAX));
     let ip = ip::read(link.network, cursor, wire_bytes)?;
-    let transport = transport::read(&ip);
     let ip_end = captured.len().min(ip_at.saturating_add(ip.ip_bytes as usize));
     let length_field = match ip.addresses {
         Addresses::V4 { .. } => captured.get(ip_at + 2..ip_at + 4),
         Addresses::V6 { .. } => captured.get(ip_at + 4..ip_at + 6),
     };
     Ok(Layout {
+        packet: Packet::new(&link, &ip),
         ip_at,
         // The payload ends where the packet or the capture does, so its length tells its beginning.
         payload_at: ip_end - ip.payload.len(),
-        ip_bytes: ip.ip_bytes,
         has_open_length: length_field == Some(&[0, 0]),
-        addresses: ip.addresses,
-        protocol: ip.protocol,
-        src_port: transport.src_port,
-        dst_port: transport.dst_port,
-        icmp: transport.icmp,
-        fragment: ip.fragment,
     })
 }
 
@@ -77,8 +58,9 @@ mod tests {
     #[test]
     fn the_parts_of_a_frame() {
         let layout = locate(LinkType::Ethernet, &FRAME, 62).unwrap();
-        assert_eq!((layout.ip_at, layout.payload_at, layout.ip_bytes), (18, 42, 44));
-        assert_eq!((layout.src_port, layout.dst_port, layout.protocol), (1025, 443, 6));
+        assert_eq!((layout.ip_at, layout.payload_at, layout.packet.ip_bytes), (18, 42, 44));
+        let packet = layout.packet;
+        assert_eq!((packet.src_port, packet.dst_port, packet.protocol), (1025, 443, 6));
         assert!(!layout.has_open_length);
     }
 
@@ -93,7 +75,7 @@ mod tests {
             let mut frame = frame.clone();
             frame.resize(frame.len() + padding - cut, 0xee);
             let layout = locate(LinkType::Raw, &frame, 56 + padding as u32).unwrap();
-            assert_eq!((layout.ip_at, layout.payload_at, layout.ip_bytes), (0, 48, 56));
+            assert_eq!((layout.ip_at, layout.payload_at, layout.packet.ip_bytes), (0, 48, 56));
         }
     }
 
@@ -103,7 +85,7 @@ mod tests {
         frame[20..22].copy_from_slice(&[0, 0]);
         let layout = locate(LinkType::Ethernet, &frame, 62).unwrap();
         assert!(layout.has_open_length);
-        assert_eq!(layout.ip_bytes, 44);
+        assert_eq!(layout.packet.ip_bytes, 44);
     }
 
     proptest! {
@@ -113,10 +95,8 @@ mod tests {
             for link_type in [LinkType::Ethernet, LinkType::Raw, LinkType::LinuxSll, LinkType::Null] {
                 let located = locate(link_type, &frame, original_bytes);
                 let parsed = super::super::parse(link_type, &frame, original_bytes);
-                prop_assert_eq!(located.as_ref().err(), parsed.as_ref().err());
-                if let (Ok(layout), Ok(packet)) = (located, parsed) {
-                    prop_assert_eq!(layout.addresses, packet.addresses);
-                    prop_assert_eq!(layout.ip_bytes, packet.ip_bytes);
+                prop_assert_eq!(located.map(|layout| layout.packet), parsed);
+                if let Ok(layout) = located {
                     prop_assert!(layout.ip_at <= layout.payload_at && layout.payload_at <= frame.len());
                 }
             }
