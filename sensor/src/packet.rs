@@ -4,6 +4,8 @@
 //! becomes a [`Packet`] or a [`Refusal`]; it is never guessed. Each protocol is one file; `link` chooses the first, `ip`
 //! and `transport` follow. [`fast`] answers for the commonest frames without the walk.
 
+use std::net::IpAddr;
+
 use crate::capture::{Direction, LinkType};
 use cursor::Cursor;
 
@@ -88,6 +90,17 @@ pub enum Addresses {
         /// Destination.
         dst: u128,
     },
+}
+
+impl Addresses {
+    /// Source and destination, as the standard library has them.
+    #[inline]
+    pub fn ends(self) -> (IpAddr, IpAddr) {
+        match self {
+            Self::V4 { src, dst } => (IpAddr::V4(src.into()), IpAddr::V4(dst.into())),
+            Self::V6 { src, dst } => (IpAddr::V6(src.into()), IpAddr::V6(dst.into())),
+        }
+    }
 }
 
 /// Whether a packet is a piece of a larger one (RFC 791, RFC 8200 section 4.5).

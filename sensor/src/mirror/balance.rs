@@ -4,6 +4,7 @@
 //! So a target that goes takes only its own flows with it, one that returns gets the same flows back, and no table is
 //! kept. With weights the draw is `weight / -ln(u)` (Schindelhauer and Schomaker, 2005).
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::flow_hash::FlowHash;
@@ -28,6 +29,15 @@ pub fn choose(flow: FlowHash, candidates: &[Candidate]) -> Option<usize> {
     let healthy = candidates.iter().enumerate().filter(|(_, candidate)| candidate.is_healthy);
     let drawn = healthy.map(|(at, candidate)| (at, draw(flow, candidate)));
     drawn.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(at, _)| at)
+}
+
+/// The identity of the target at this address, on every sensor the same.
+pub fn identity(address: IpAddr, port: u16) -> u64 {
+    let bits = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    mix(mix((bits >> 64) as u64) ^ bits as u64).wrapping_add(port.into())
 }
 
 fn draw(flow: FlowHash, candidate: &Candidate) -> f64 {
