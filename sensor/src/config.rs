@@ -13,6 +13,7 @@ mod flow_log;
 pub mod glob;
 mod interface;
 mod live;
+mod mirror;
 mod options;
 mod output;
 mod protocol;
@@ -25,6 +26,7 @@ pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSel
 pub(crate) use flow_log::{whole_number, whole_number_u16};
 pub use interface::{InterfaceId, InterfaceSettings, Label};
 pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
+pub use mirror::MirrorError;
 pub use options::{Flags, SummaryFormat};
 pub use output::{Compression, Destination, FileFormat, Output, SegmentMax};
 pub use protocol::{Ports, Protocol};
@@ -34,6 +36,7 @@ use std::path::PathBuf;
 
 use flowlog::metadata::ACCOUNT_ID_DEFAULT;
 
+use crate::mirror::Mirror;
 use document::DocumentError;
 use interface::{INTERFACE_ID, RawInterface};
 use raw::RawOutput;
@@ -71,6 +74,8 @@ pub struct Settings {
     pub summary: SummaryFormat,
     /// What only a live run asks for.
     pub live: LiveSettings,
+    /// What is mirrored, and where to.
+    pub mirror: Mirror,
     interfaces: Vec<RawInterface>,
     /// What flags and the head of the file say about every interface.
     all_interfaces: InterfaceSettings,
@@ -82,6 +87,9 @@ pub enum ConfigError {
     /// The text has the wrong shape, or a value means nothing.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// The mirror tables don't fit together.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     /// A second `[[output]]`.
     #[error("line {line}: there can be only one [[output]]")]
     SeveralOutputs {
@@ -153,6 +161,7 @@ impl Settings {
             live,
             quiet: flags.quiet,
             summary: flags.summary,
+            mirror: file.checked_mirror,
             interfaces: file.interface,
             all_interfaces,
         })

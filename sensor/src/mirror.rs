@@ -30,21 +30,27 @@ mod datagrams;
 mod decide;
 pub mod encapsulate;
 pub mod executor;
+pub mod explain;
 mod filter;
 pub mod flow_hash;
 mod guard;
 pub mod inner;
+mod mirrored;
 pub mod pcap_outlet;
 mod probe;
 mod rate;
 pub mod segment;
 mod session;
 mod target;
+#[cfg(test)]
+mod tests;
 mod vni;
+mod warning;
 
 pub use compile::RULES_MAX;
 pub use decide::{Decider, Match};
 pub use executor::{Executor, Outlet};
+pub use mirrored::{Mirrored, Pace};
 pub use filter::{Criteria, CriteriaError, Filter, Rule, RuleAction, RuleNumber, Service, Verdict};
 pub use probe::{Datagram, Point, Probe};
 pub use rate::{BitRate, PacketRate, RateLimit};
@@ -53,6 +59,7 @@ pub use session::{
 };
 pub use target::{CheckTime, Encapsulation, HealthCheck, HttpPath, Question, Target, Threshold, Weight};
 pub use vni::Vni;
+pub use warning::Warning;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -142,6 +149,16 @@ impl Mirror {
         self.sessions.iter().map(|session| session.vni.unwrap_or_else(|| derived(session))).collect()
     }
 
+    /// Whether a packet is on its way to a target: one of our copies, which must not be copied again, whatever the
+    /// rules say. [`Decider`] does not ask this; who executes decisions does, beside marking what it sends.
+    pub fn is_own_output(&self, probe: &Probe) -> bool {
+        let (_, destination) = probe.ends();
+        let to = |target: &Target| {
+            target.address == destination && probe.ports.is_some_and(|ports| ports.1 == target.port.get())
+        };
+        probe.protocol == UDP && self.targets.iter().any(to)
+    }
+
     /// Refuses a target that is this host, as far as that can be seen: its address is one of the host's, which are
     /// given, or a loopback address. Only targets that a session uses are looked at.
     ///
@@ -154,3 +171,5 @@ impl Mirror {
         own.map_or(Ok(()), |target| Err(OwnTarget { target: target.name.clone(), address: target.address }))
     }
 }
+
+const UDP: u8 = 17;
