@@ -4,6 +4,7 @@ mod check;
 mod clock;
 mod control;
 mod mirror;
+mod mirrored;
 mod output;
 mod progress;
 mod record;

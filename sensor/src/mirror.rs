@@ -40,7 +40,9 @@ pub mod pcap_outlet;
 mod probe;
 mod rate;
 pub mod segment;
+pub mod sender;
 mod session;
+pub mod socket;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -50,8 +52,8 @@ mod warning;
 pub use compile::RULES_MAX;
 pub use decide::{Decider, Match};
 pub use executor::{Executor, Outlet};
-pub use mirrored::{Mirrored, Pace};
 pub use filter::{Criteria, CriteriaError, Filter, Rule, RuleAction, RuleNumber, Service, Verdict};
+pub use mirrored::{Mirrored, Pace};
 pub use probe::{Datagram, Point, Probe};
 pub use rate::{BitRate, PacketRate, RateLimit};
 pub use session::{

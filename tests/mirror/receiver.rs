@@ -107,7 +107,12 @@ impl Receiver {
     /// If something is.
     #[track_caller]
     pub fn assert_content(&self) {
-        assert!(self.complaints.is_empty(), "{} complaints: {:?}", self.complaints.len(), &self.complaints[..8.min(self.complaints.len())]);
+        assert!(
+            self.complaints.is_empty(),
+            "{} complaints: {:?}",
+            self.complaints.len(),
+            &self.complaints[..8.min(self.complaints.len())]
+        );
         assert!(self.pieces.is_empty(), "outer fragments without the rest");
         for (key, stream) in &self.streams {
             assert!(!stream.has_gap(), "{key:?} has a gap");
@@ -150,7 +155,8 @@ impl Receiver {
                 }
             }
         };
-        let [src_0, src_1, dst_0, dst_1, length_0, length_1, check_0, check_1, tunnel @ ..] = datagram.as_slice() else {
+        let [src_0, src_1, dst_0, dst_1, length_0, length_1, check_0, check_1, tunnel @ ..] = datagram.as_slice()
+        else {
             return Err(Complaint::Outer("no UDP header".to_owned()));
         };
         let dst_port = u16::from_be_bytes([*dst_0, *dst_1]);

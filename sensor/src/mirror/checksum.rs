@@ -78,6 +78,9 @@ mod tests {
         let addresses = Addresses::V4 { src: 0x0a00_0001, dst: 0xc000_0207 };
         assert_eq!(Sum::of_pseudo_header(addresses, 6, 20).folded(), 0x0a00 + 1 + 0xc000 + 0x0207 + 6 + 20);
         // A length of more than 16 bits, as in super-packets: its upper half is a word of its own.
-        assert_eq!(Sum::of_pseudo_header(addresses, 6, 0x0002_0014).folded(), 0x0a00 + 1 + 0xc000 + 0x0207 + 6 + 20 + 2);
+        assert_eq!(
+            Sum::of_pseudo_header(addresses, 6, 0x0002_0014).folded(),
+            0x0a00 + 1 + 0xc000 + 0x0207 + 6 + 20 + 2
+        );
     }
 }

@@ -29,6 +29,9 @@ pub trait Outlet: Send {
     /// # Errors
     /// Why the copy went nowhere.
     fn take(&mut self, copy: &Copied<'_>) -> Result<Taken, Skip>;
+
+    /// Lets go of copies that are being gathered: nothing may come for a while.
+    fn flush(&mut self) {}
 }
 
 /// What became of a copy that was taken.
@@ -200,7 +203,9 @@ impl<O: Outlet> Executor<O> {
             self.unasked.own += 1;
             return;
         }
-        let Some(found) = decide(&mut self.datagrams, tapped, frame.interface, &layout.packet, direction) else { return };
+        let Some(found) = decide(&mut self.datagrams, tapped, frame.interface, &layout.packet, direction) else {
+            return;
+        };
         let seen = Seen {
             captured,
             original_bytes: frame.original_bytes,
@@ -251,14 +256,14 @@ impl<O: Outlet> Executor<O> {
                 counts.skip(Skip::NoTarget, frames, plan.bytes);
                 continue;
             }
-            let envelope =
-                Envelope { src_port: hash.source_port(), dst_port: way.dst_port, tunnel: way.tunnel };
+            let envelope = Envelope { src_port: hash.source_port(), dst_port: way.dst_port, tunnel: way.tunnel };
             let (packet_length, may_fragment, outlet) = (session.packet_length, session.may_fragment, &mut self.outlet);
             let original_bytes = seen.original_bytes;
             self.inner.for_each(seen, &plan, |wire| {
                 let inner = wire.get(..packet_length).unwrap_or(wire);
                 // What the capture did not keep is on the wire all the same.
-                let wire_bytes = if plan.is_whole { wire.len() as u64 } else { u64::from(original_bytes).max(plan.bytes) };
+                let wire_bytes =
+                    if plan.is_whole { wire.len() as u64 } else { u64::from(original_bytes).max(plan.bytes) };
                 let copy = Copied {
                     time,
                     session: found.session,
@@ -273,6 +278,11 @@ impl<O: Outlet> Executor<O> {
                 counts.settle(&copy, taken);
             });
         }
+    }
+
+    /// Lets copies go that the outlet is gathering.
+    pub fn flush(&mut self) {
+        self.outlet.flush();
     }
 
     /// What became of each session's packets, in the order of [`Mirror::sessions`]; without what the outlet has queued.
@@ -303,16 +313,22 @@ impl Running {
                 Rates::Ignored => None,
             },
             counts: SessionCounts::default(),
-            candidates: targets.iter().map(|(_, target)| Candidate {
-                identity: balance::identity(target.address, target.port.get()),
-                weight: NonZeroU32::from(target.weight.number()),
-                is_healthy: true,
-            }).collect(),
-            ways: targets.iter().map(|(index, target)| Way {
-                target: *index,
-                dst_port: target.port.get(),
-                tunnel: tunnel_header(target.encapsulation, vni),
-            }).collect(),
+            candidates: targets
+                .iter()
+                .map(|(_, target)| Candidate {
+                    identity: balance::identity(target.address, target.port.get()),
+                    weight: NonZeroU32::from(target.weight.number()),
+                    is_healthy: true,
+                })
+                .collect(),
+            ways: targets
+                .iter()
+                .map(|(index, target)| Way {
+                    target: *index,
+                    dst_port: target.port.get(),
+                    tunnel: tunnel_header(target.encapsulation, vni),
+                })
+                .collect(),
         }
     }
 }

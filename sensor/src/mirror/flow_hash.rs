@@ -179,10 +179,7 @@ pub(crate) mod tests {
         let icmp = |src, dst, icmp| Packet { icmp: Some(icmp), ..v4(src, dst, 1, 0, 0) };
         assert_eq!(hash(&icmp(1, 2, (8, 0))), hash(&icmp(2, 1, (0, 0))));
         assert_ne!(hash(&icmp(1, 2, (3, 1))), hash(&icmp(1, 2, (3, 3))));
-        let icmp6 = |src, dst, kind| Packet {
-            icmp: Some((kind, 0)),
-            ..packet(Addresses::V6 { src, dst }, 58, 0, 0)
-        };
+        let icmp6 = |src, dst, kind| Packet { icmp: Some((kind, 0)), ..packet(Addresses::V6 { src, dst }, 58, 0, 0) };
         assert_eq!(hash(&icmp6(1, 2, 128)), hash(&icmp6(2, 1, 129)));
     }
 

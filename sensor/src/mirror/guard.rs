@@ -44,7 +44,9 @@ impl Guard {
     /// Whether a target is at either end.
     fn is_ours(&self, addresses: Addresses, dst_port: u16, any_port: bool) -> bool {
         let (src, dst) = addresses.ends();
-        self.targets.iter().any(|(address, port)| (any_port || *port == dst_port) && (*address == src || *address == dst))
+        self.targets
+            .iter()
+            .any(|(address, port)| (any_port || *port == dst_port) && (*address == src || *address == dst))
     }
 
     /// Whether a copy holds a copy.

@@ -166,7 +166,8 @@ fn transport_header_bytes(ip: &[u8], layout: &Layout, transport_at: usize) -> Op
 /// What follows a hop-by-hop header that holds a jumbo payload option and nothing else, if the packet has one: the
 /// kernel puts it before BIG TCP.
 fn jumbo_header(ip: &[u8], layout: &Layout) -> Option<u8> {
-    let is_first = matches!(layout.packet.addresses, Addresses::V6 { .. }) && ip.get(IPV6_NEXT_HEADER_AT) == Some(&HOP_BY_HOP);
+    let is_first =
+        matches!(layout.packet.addresses, Addresses::V6 { .. }) && ip.get(IPV6_NEXT_HEADER_AT) == Some(&HOP_BY_HOP);
     match ip.get(IPV6_HEADER_BYTES..IPV6_HEADER_BYTES + JUMBO_HEADER_BYTES) {
         Some(&[next_header, 0, JUMBO_OPTION, 4, ..]) if is_first => Some(next_header),
         _ => None,

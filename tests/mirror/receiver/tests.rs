@@ -38,8 +38,11 @@ fn received(frames: &[Vec<u8>]) -> Receiver {
 
 #[test]
 fn right_copies_are_taken_and_streams_put_together() {
-    let frames =
-        [outer(50_000, HEADER, &inner(7, b"hello ")), outer(50_000, HEADER, &inner(13, b"world")), outer(50_000, HEADER, &reply())];
+    let frames = [
+        outer(50_000, HEADER, &inner(7, b"hello ")),
+        outer(50_000, HEADER, &inner(13, b"world")),
+        outer(50_000, HEADER, &reply()),
+    ];
     let receiver = received(&frames);
     receiver.assert_content();
     assert_eq!(receiver.copies().len(), 3);
