@@ -9,6 +9,8 @@ mod made;
 #[cfg(test)]
 mod mirror;
 #[cfg(test)]
+mod mirrored;
+#[cfg(test)]
 mod options;
 #[cfg(test)]
 mod output;

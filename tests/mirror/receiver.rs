@@ -24,7 +24,7 @@ pub struct Receiver {
     outer_fragments: usize,
     streams: BTreeMap<StreamKey, Stream>,
     /// Outer source and port of each connection, whichever direction came first.
-    connections: BTreeMap<(StreamKey, StreamKey), (IpAddr, u16)>,
+    connections: BTreeMap<(StreamKey, StreamKey, u8), (IpAddr, u16)>,
 }
 
 /// What came in one tunnel datagram.
@@ -40,6 +40,8 @@ pub struct Copy {
     pub vni: u32,
     /// The inner frame.
     pub inner: Vec<u8>,
+    /// What is wrong with the inner frame.
+    pub complaint: Option<Complaint>,
 }
 
 /// Why an IDS would not see what was sent.
@@ -72,8 +74,9 @@ impl Receiver {
     /// Takes an outer Ethernet frame. What is not UDP to `port` is left alone.
     pub fn take(&mut self, frame: &[u8], port: u16) {
         match self.unwrap(frame, port) {
-            Ok(Some(copy)) => {
-                self.judge(&copy);
+            Ok(Some(mut copy)) => {
+                copy.complaint = self.judge(&copy).err();
+                self.complaints.extend(copy.complaint.clone());
                 self.copies.push(copy);
             }
             Ok(None) => {}
@@ -193,17 +196,14 @@ impl Receiver {
         }
         let src_port = u16::from_be_bytes([*src_0, *src_1]);
         let vni = u32::from_be_bytes([0, a, b, c]);
-        Ok(Some(Copy { outer: (src, dst), src_port, dst_port, vni, inner: inner.to_vec() }))
+        Ok(Some(Copy { outer: (src, dst), src_port, dst_port, vni, inner: inner.to_vec(), complaint: None }))
     }
 
-    fn judge(&mut self, copy: &Copy) {
+    fn judge(&mut self, copy: &Copy) -> Result<(), Complaint> {
         if self.inner_bytes_max > 0 && copy.inner.len() > self.inner_bytes_max {
-            self.complaints.push(Complaint::Oversize(copy.inner.len()));
+            return Err(Complaint::Oversize(copy.inner.len()));
         }
-        match self.read(copy) {
-            Ok(()) => {}
-            Err(complaint) => self.complaints.push(complaint),
-        }
+        self.read(copy)
     }
 
     /// Reads an inner frame as an IDS does.
@@ -228,6 +228,11 @@ impl Receiver {
         if payload.fragmented {
             return Ok(());
         }
+        // Behind an authentication header the ports are not for everyone to read.
+        let is_plain = match &sliced.net {
+            Some(NetSlice::Ipv4(ip)) => ip.header().protocol() == payload.ip_number,
+            Some(NetSlice::Ipv6(_) | NetSlice::Arp(_)) | None => true,
+        };
         let is_right = sum(src, dst, payload.ip_number.0, payload.payload) == 0xffff;
         match &sliced.transport {
             Some(TransportSlice::Tcp(tcp)) => {
@@ -235,7 +240,9 @@ impl Receiver {
                     return Err(Complaint::Checksum("tcp"));
                 }
                 let there = StreamKey { src, dst, src_port: tcp.source_port(), dst_port: tcp.destination_port() };
-                self.connection(copy, there)?;
+                if is_plain {
+                    self.connection(copy, there, payload.ip_number.0)?;
+                }
                 self.streams.entry(there).or_default().take(tcp.sequence_number(), tcp.syn(), tcp.payload());
             }
             Some(TransportSlice::Udp(udp)) => {
@@ -243,7 +250,9 @@ impl Receiver {
                     return Err(Complaint::Checksum("udp"));
                 }
                 let there = StreamKey { src, dst, src_port: udp.source_port(), dst_port: udp.destination_port() };
-                self.connection(copy, there)?;
+                if is_plain {
+                    self.connection(copy, there, payload.ip_number.0)?;
+                }
             }
             Some(TransportSlice::Icmpv4(_)) if sum_of(payload.payload) != 0xffff => {
                 return Err(Complaint::Checksum("icmp"));
@@ -255,10 +264,10 @@ impl Receiver {
     }
 
     /// Notices copies of one connection from two places.
-    fn connection(&mut self, copy: &Copy, there: StreamKey) -> Result<(), Complaint> {
+    fn connection(&mut self, copy: &Copy, there: StreamKey, protocol: u8) -> Result<(), Complaint> {
         let back = there.reversed();
         let from = (copy.outer.0, copy.src_port);
-        let known = *self.connections.entry((there.min(back), there.max(back))).or_insert(from);
+        let known = *self.connections.entry((there.min(back), there.max(back), protocol)).or_insert(from);
         if known == from { Ok(()) } else { Err(Complaint::TwoPorts(there)) }
     }
 }

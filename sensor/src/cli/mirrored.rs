@@ -131,11 +131,7 @@ impl MirroredArgs {
         Ok((source, Some(Mirroring { mirror, vnis, way })))
     }
 
-    fn describe(
-        &self,
-        settings: &Settings,
-        interfaces: &Interfaces,
-    ) -> Box<dyn FnMut(u16) -> Option<Tapped> + Send> {
+    fn describe(&self, settings: &Settings, interfaces: &Interfaces) -> Box<dyn FnMut(u16) -> Option<Tapped> + Send> {
         let (settings, interfaces, mtu) = (settings.clone(), interfaces.clone(), self.wire_mtu as usize);
         Box::new(move |index| {
             let name = interfaces.get(index)?.name;
