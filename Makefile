@@ -1,7 +1,6 @@
 # The words CI uses are the words people use.
 #   make demo    replay a small capture and look at the records (Rust and libpcap only)
 #   make test    everything that can be tested on this machine
-#   make test-kernel   the kernel programs: root, a kernel with BTF and TCX, and a compiler for BPF (make setup-kernel)
 #   make check   format, lints, licences, documentation
 #   make bench   speed against floors and peers        make fuzz   every parser, a minute each
 
@@ -11,7 +10,7 @@ VENV := .venv
 FUZZ_SECONDS ?= 60
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo setup setup-kernel test test-kernel check bench bench-peers fuzz clean
+.PHONY: demo setup test check bench bench-peers fuzz clean
 
 demo: | libpcap
 	@echo 'Building flowtap: a few minutes the first time.'
@@ -23,7 +22,8 @@ demo: | libpcap
 libpcap:
 	@packaging/setup libpcap
 
-# Everything the tests use: Debian packages, and Python readers of our files in a virtual environment.
+# Everything that building and testing use: Debian packages, a compiler for the kernel programs, and Python readers of
+# our files in a virtual environment.
 setup:
 	@packaging/setup all
 
@@ -31,14 +31,7 @@ test: setup
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
-# The kernel plane, which no command uses yet.
-setup-kernel:
-	@packaging/setup kernel
-
-test-kernel: setup-kernel
-	$(CARGO) test --package flowtap --features ebpf --lib -- kernel sys
-
-check: | libpcap
+check: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items

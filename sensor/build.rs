@@ -15,7 +15,8 @@ use std::{
 
 const TARGET: &str = "bpfel-unknown-none";
 const OBJECT: &str = "flowtap.bpf.o";
-const HOW_TO_GO_ON: &str = "run `make setup-kernel`, or build without the feature `ebpf` to leave the kernel side out";
+const LINKER: &str = "bpf-linker";
+const HOW_TO_GO_ON: &str = "run `make setup`, or build with `--no-default-features` to leave the kernel side out";
 
 fn main() {
     tell("rerun-if-changed=build.rs");
@@ -53,7 +54,7 @@ fn compile(out: &Path) -> Result<PathBuf, String> {
         tell(&format!("rerun-if-changed={}", source.join(part).display()));
     }
     let rustc = rustc().ok_or("no Rust compiler with the source of its own standard library was found")?;
-    let linker = in_path("bpf-linker").ok_or("`bpf-linker` was not found in PATH")?;
+    let linker = in_path(LINKER).or_else(|| in_cargo_home(LINKER)).ok_or("`bpf-linker` was not found in PATH")?;
     // OUT_DIR is <target>/<profile>/build/<package>/out. One directory serves all profiles, and as it is not the one
     // that the running cargo has locked, neither waits for the other.
     let target_dir = out.ancestors().nth(4).ok_or("the output directory is not inside a target directory")?.join("bpf");
@@ -115,6 +116,14 @@ fn answer(command: &mut Command) -> Option<String> {
 
 fn in_path(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+/// Where cargo installs programs, which need not be in PATH.
+fn in_cargo_home(program: &str) -> Option<PathBuf> {
+    let home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    home.map(|home| home.join("bin").join(program)).filter(|file| file.is_file())
 }
 
 fn variable(name: &str) -> Result<String, String> {

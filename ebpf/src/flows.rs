@@ -11,11 +11,15 @@ use crate::{
     wire::{self, OnWire},
 };
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, helpers::generated::bpf_ktime_get_coarse_ns, programs::TcContext};
-use flowtap_abi::{Counts, Direction, FlowKeyV4, FlowKeyV6, FragmentKey, Marks, Overflow, OverflowKind, Reason};
+use flowtap_abi::{
+    Counts, Direction, FlowKeyV4, FlowKeyV6, FragmentKey, MARK_WORD, Marks, Overflow, OverflowKind, Reason,
+    counted_mark,
+};
 
 /// Counts one packet. The answer is always that other programs shall decide.
 #[inline(always)]
 pub(crate) fn observe(context: &TcContext, direction: Direction, layer: Layer) -> i32 {
+    leave_mark(context, direction);
     for attempt in 1..=ATTEMPTS {
         let refused = match count(context, direction, layer) {
             Ok(()) => break,
@@ -32,6 +36,14 @@ pub(crate) fn observe(context: &TcContext, direction: Direction, layer: Layer) -
         break;
     }
     TC_ACT_UNSPEC
+}
+
+/// A drop further on at this hook is told from one before it by what is left here.
+#[inline(always)]
+fn leave_mark(context: &TcContext, direction: Direction) {
+    let mark = counted_mark(interface(context), direction as u8);
+    // SAFETY: the context is valid for as long as the program runs, and this word of it may be written.
+    unsafe { (*context.skb.skb).cb[MARK_WORD] = mark };
 }
 
 #[inline(always)]
@@ -65,7 +77,7 @@ fn count_v4(context: &TcContext, frame: &Frame<'_>, network: &Network, direction
     key.ports = transport.ports;
     let new = counts(wire::on_wire(frame, &ip, &transport), transport.marks.and(Marks::vlan(network.vlan)));
     // Each branch names one map, as the verifier demands.
-    let counted = if maps::second_generation() {
+    let counted = if maps::second_generation(new.first_ns) {
         maps::count(&maps::FLOWS_V4_B, &key, &new)
     } else {
         maps::count(&maps::FLOWS_V4_A, &key, &new)
@@ -101,7 +113,7 @@ fn count_v6(context: &TcContext, frame: &Frame<'_>, network: &Network, direction
     };
     key.ports = transport.ports;
     let new = counts(wire::on_wire(frame, &ip, &transport), transport.marks.and(Marks::vlan(network.vlan)));
-    let counted = if maps::second_generation() {
+    let counted = if maps::second_generation(new.first_ns) {
         maps::count(&maps::FLOWS_V6_B, &key, &new)
     } else {
         maps::count(&maps::FLOWS_V6_A, &key, &new)

@@ -219,8 +219,14 @@ pub(crate) fn ipv4(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 4]>, Stop
         total_bytes if total_bytes != 0 && frame.gso_bytes() == 0 => total_bytes,
         _ => frame_bytes.max(header_bytes),
     };
-    if header.version_and_length >> 4 != 4 || header_bytes < IPV4_BYTES || bytes < header_bytes {
-        return Err(Stop::Refused(Reason::BadHeader));
+    if header.version_and_length >> 4 != 4 {
+        return Err(Stop::Refused(Reason::IpVersion));
+    }
+    if header_bytes < IPV4_BYTES {
+        return Err(Stop::Refused(Reason::HeaderLength));
+    }
+    if bytes < header_bytes {
+        return Err(Stop::Refused(Reason::TotalLength));
     }
     if frame_bytes < header_bytes {
         return Err(Stop::Refused(Reason::Truncated));
@@ -275,7 +281,7 @@ unsafe impl Plain for FragmentHeader {}
 pub(crate) fn ipv6(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 16]>, Stop> {
     let header: Ipv6Header = frame.need(start)?;
     if header.version_and_label & IPV6_VERSION != IPV6_VERSION_6 {
-        return Err(Stop::Refused(Reason::BadHeader));
+        return Err(Stop::Refused(Reason::IpVersion));
     }
     let frame_bytes = frame.len() - start as u32;
     // A jumbogram (RFC 2675) and a super-packet have no length of their own.
@@ -417,8 +423,8 @@ const IPV6_MORE: u16 = 0x0001_u16.to_be();
 // IANA's numbers.
 const HOP_BY_HOP: u8 = 0;
 const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
 const DCCP: u8 = 33;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;

@@ -1,7 +1,7 @@
 //! All memory of the kernel side, and how a reason is counted.
 //!
 //! Sizes written here are the least that makes sense; the loader replaces them by those of the configuration. The two
-//! maps of a pair are the generations: [`generation`] says which one is counted into.
+//! maps of a pair are the generations: [`second_generation`] says which one is counted into.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use core::intrinsics::{AtomicOrdering, atomic_or, atomic_xadd};
 use flowtap_abi::{
-    Counts, DROP_REASONS_MAX, FlowKeyV4, FlowKeyV6, FragmentKey, FragmentPorts, Reason, VerdictKey, reason_key,
+    Counts, DROP_REASONS_MAX, FlowKeyV4, FlowKeyV6, FragmentKey, FragmentPorts, Reason, Turn, VerdictKey, reason_key,
 };
 
 /// Entries of a map whose size comes with the configuration.
@@ -47,9 +47,9 @@ static REASONS: HashMap<u64, u64> = HashMap::with_max_entries(PLACEHOLDER_ENTRIE
 #[map]
 static REASONS_APART: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
 
-/// One word: its lowest bit says which generation is counted into.
+/// One word, a [`Turn`]: when to go over to which generation.
 #[map]
-static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+static TURN: Array<u64> = Array::with_max_entries(1, 0);
 
 /// By number of a drop reason: whether the sensor wants to know.
 #[map]
@@ -60,10 +60,10 @@ const EEXIST: i32 = 17;
 /// The error of a lookup that found nothing.
 const ENOENT: i32 = 2;
 
-/// Whether the second map of each pair is counted into.
+/// Whether what happens now is counted into the second map of each pair.
 #[inline(always)]
-pub(crate) fn second_generation() -> bool {
-    word(&GENERATION, 0) & 1 == 1
+pub(crate) fn second_generation(now_ns: u64) -> bool {
+    Turn(word(&TURN, 0)).is_second(now_ns)
 }
 
 /// Whether the sensor wants drops of this reason.
@@ -74,11 +74,11 @@ pub(crate) fn drop_reason_wanted(reason: u32) -> bool {
 
 /// A word that user space stores and programs only load; zero beyond the end.
 #[inline(always)]
-fn word(words: &Array<u32>, index: u32) -> u32 {
+fn word<W: Copy + Default>(words: &Array<W>, index: u32) -> W {
     match words.get_ptr(index) {
         // SAFETY: the element exists for as long as the program is loaded, and is one aligned word.
         Some(word) => unsafe { word.read_volatile() },
-        None => 0,
+        None => W::default(),
     }
 }
 

@@ -17,11 +17,19 @@ use aya_ebpf::{
     helpers::{bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
-use flowtap_abi::{Direction, FragmentKey, OverflowKind, VerdictKey};
+use flowtap_abi::{Direction, FragmentKey, MARK_WORD, OverflowKind, VerdictKey, counted_mark};
 
 /// Inode number of the network namespace that is watched: the tracepoint sees all of them.
 #[unsafe(no_mangle)]
 static WATCHED_NAMESPACE: u32 = 0;
+
+/// Number of the reason for drops by tc on the way in.
+#[unsafe(no_mangle)]
+static TC_INGRESS: u32 = 0;
+
+/// Number of the reason for drops by a socket's filter.
+#[unsafe(no_mangle)]
+static SOCKET_FILTER: u32 = 0;
 
 // Offsets in bytes: `struct sk_buff`.
 #[unsafe(no_mangle)]
@@ -44,6 +52,11 @@ static SKB_DEVICE: u32 = 0;
 static SKB_IN_INTERFACE: u32 = 0;
 #[unsafe(no_mangle)]
 static SKB_SOCKET: u32 = 0;
+#[unsafe(no_mangle)]
+static SKB_CONTROL_BUFFER: u32 = 0;
+// `struct qdisc_skb_cb`: where the words that programs share begin in the control buffer.
+#[unsafe(no_mangle)]
+static CONTROL_BUFFER_WORDS: u32 = 0;
 // `struct skb_shared_info`.
 #[unsafe(no_mangle)]
 static SHARED_GSO_SIZE: u32 = 0;
@@ -103,7 +116,7 @@ fn count(skb: u64, reason: u32) -> Option<()> {
         protocol: 0,
         direction: direction as u8,
         version: 0,
-        zero: 0,
+        counted: u8::from(was_counted(skb, interface, direction, reason)),
     };
     match field::<u16>(skb, &SKB_PROTOCOL)? {
         headers::IPV4 => {
@@ -131,11 +144,15 @@ fn count_packet<A>(key: VerdictKey, dropped: &Dropped, ip: &Ip<A>, pieces: Fragm
         // Ports that were not in the readable part of the packet are not worth its count.
         _ => (headers::transport(dropped, 0, ip).unwrap_or(Transport::NONE), ip.protocol),
     };
+    // A raw socket gets a copy of what also goes to others: what its filter makes of that is no verdict on the packet.
+    if key.reason == global(&SOCKET_FILTER) && !matches!(protocol, headers::TCP | headers::UDP) {
+        return None;
+    }
     let key = VerdictKey { ports: transport.ports, protocol, ..key };
     // SAFETY: the helper has no arguments and no precondition. Tracing programs have no coarse clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let new = wire::on_wire(dropped, ip, &transport).counted(now_ns, transport.marks);
-    let counted = if maps::second_generation() {
+    let counted = if maps::second_generation(now_ns) {
         maps::count(&maps::VERDICTS_B, &key, &new)
     } else {
         maps::count(&maps::VERDICTS_A, &key, &new)
@@ -165,6 +182,23 @@ fn place(skb: u64) -> Option<(u32, Direction)> {
     let came_in_by: u32 = field(skb, &SKB_IN_INTERFACE)?;
     let direction = if interface != 0 && came_in_by == interface { Direction::Ingress } else { Direction::Egress };
     (inode == global(&WATCHED_NAMESPACE)).then_some((interface, direction))
+}
+
+/// Whether the packet had passed the counting point of this interface and direction.
+///
+/// What comes in passes it first, but for the programs that were attached before ours; what goes out passes it last, but
+/// for the filters of tc behind ours. Both are told by the mark that the counting point leaves, which lives for as long
+/// as the packet stays at its hook.
+#[inline(always)]
+fn was_counted(skb: u64, interface: u32, direction: Direction, reason: u32) -> bool {
+    if let Direction::Ingress = direction
+        && reason != global(&TC_INGRESS)
+    {
+        return true;
+    }
+    let buffer = skb + u64::from(global(&SKB_CONTROL_BUFFER)) + u64::from(global(&CONTROL_BUFFER_WORDS));
+    let left: Option<u32> = read(buffer + (MARK_WORD * size_of::<u32>()) as u64);
+    left == Some(counted_mark(interface, direction as u8))
 }
 
 /// The memory of a dropped packet from its IP header on.

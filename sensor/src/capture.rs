@@ -48,6 +48,15 @@ pub struct Block {
     pub drops: Vec<CaptureDrop>,
     /// Frames that a filter has taken out.
     pub excluded: Excluded,
+    /// What the kernel counted by itself, in no order.
+    pub counted: Vec<Counted>,
+    /// Frames that the kernel saw and could not count.
+    pub refused: Vec<Refused>,
+    /// Of what the kernel counted, packets that it counted under ports 0.
+    pub portless: Vec<(Portless, u64)>,
+    /// What a source says that knows by itself when it has handed over everything from before a moment; with `None`
+    /// that is for the clock to say.
+    pub complete_until: Option<Timestamp>,
 }
 
 impl Block {
@@ -56,6 +65,10 @@ impl Block {
         self.frames.clear();
         self.drops.clear();
         self.excluded = Excluded::default();
+        self.counted.clear();
+        self.refused.clear();
+        self.portless.clear();
+        self.complete_until = None;
     }
 
     /// The captured bytes of `frame`, which must be one of this block's.
@@ -99,6 +112,36 @@ pub struct CaptureDrop {
     pub time: Timestamp,
     /// How many packets were lost since the last report.
     pub packets: u64,
+    /// Where they were lost.
+    pub loss: Loss,
+}
+
+/// Where packets were lost that are missing from the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Loss {
+    /// The capture had no room for them: libpcap's buffer, or what a capture file reports.
+    CaptureBuffer,
+    /// The kernel had room for their flow neither in its map nor in the ring buffer.
+    FlowMap,
+    /// The kernel had no memory to bring a frame's headers together.
+    Headers,
+    /// The kernel had no room to note that it had turned them away: they stand as let in.
+    VerdictMap,
+}
+
+impl Loss {
+    /// Every place.
+    pub const ALL: [Self; 4] = [Self::CaptureBuffer, Self::FlowMap, Self::Headers, Self::VerdictMap];
+
+    /// The name that its counter carries.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CaptureBuffer => "capture-buffer",
+            Self::FlowMap => "flow-map",
+            Self::Headers => "headers-not-gathered",
+            Self::VerdictMap => "verdict-map",
+        }
+    }
 }
 
 /// From the interface's point of view. The numbers take part in the flow key's order.
@@ -116,6 +159,7 @@ pub enum Direction {
 
 #[cfg(test)]
 mod corpus;
+mod counted;
 mod error;
 mod filter;
 mod fuzz;
@@ -134,6 +178,7 @@ mod stream;
 #[cfg(test)]
 mod testing;
 
+pub use counted::{Counted, DROP_REASONS_MAX, DropReason, DropReasonNames, DropReasons, Portless, Refused, Rejection};
 pub use error::{CaptureError, Damage, Part};
 pub use filter::{Excluded, Filter, FilterError, Filtered};
 pub use fuzz::fuzz;

@@ -12,8 +12,10 @@ mod effective;
 mod flow_log;
 pub mod glob;
 mod interface;
+mod kernel;
 mod live;
 mod mirror;
+mod metrics;
 mod options;
 mod output;
 mod protocol;
@@ -25,8 +27,10 @@ pub mod value;
 pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 pub(crate) use flow_log::{whole_number, whole_number_u16};
 pub use interface::{InterfaceId, InterfaceSettings, Label};
+pub use kernel::{KernelSettings, POLICY_REASONS};
 pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
 pub use mirror::MirrorError;
+pub use metrics::MetricsAddress;
 pub use options::{Flags, SummaryFormat};
 pub use output::{Compression, Destination, FileFormat, Output, SegmentMax};
 pub use protocol::{Ports, Protocol};
@@ -138,11 +142,13 @@ impl Settings {
                 given if given.is_empty() => file.interface.iter().map(|interface| interface.name.clone()).collect(),
                 given => given,
             },
-            capture: file.capture.unwrap_or_default(),
+            capture: flags.live.capture.or(file.capture).unwrap_or_default(),
+            kernel: file.kernel.complete(),
             capture_buffer: flags.live.capture_buffer.or(file.capture_buffer).unwrap_or_default(),
             user: flags.live.user.or(file.user),
             control_socket: flags.live.control_socket.or(file.control_socket),
             state_directory: flags.live.state_directory.or(file.state_directory),
+            metrics: flags.live.metrics.or(file.metrics).unwrap_or_default(),
         };
         let flow_log = file.flow_log;
         Ok(Self {

@@ -1,15 +1,22 @@
 //! A live run: builds the parts, owns the threads, and knows the order in which they begin and end.
 //!
-//! Each worker has a [`LiveSource`] and runs [`crate::worker`]'s loop, the recorder has a thread, and the calling thread
-//! looks after everything else: signals, the control socket, and the interfaces that come and go.
+//! A plane ([`plane`]) watches interfaces and has one source for each worker: the kernel plane a single one, the packet
+//! plane as many as are asked for. Each worker runs [`crate::worker`]'s loop, the recorder has a thread, and the calling
+//! thread looks after everything else: signals, the control socket, and the interfaces that come and go. Metrics are told
+//! by a thread of their own, which knows only how to ask.
 //!
-//! Begin: open the control socket and the interfaces, give up the rights of root, tell what the last run missed, and
-//! only then make threads. End, in reverse: the sources read what is left, the workers hand over the open interval, the
-//! recorder writes and publishes it; all within [`STOP_SECS_MAX`].
+//! Begin: open the control socket, the address of metrics and the interfaces, give up the rights of root, tell what the
+//! last run missed, and only then make threads. End, in reverse: the sources read what is left, the workers hand over the
+//! open interval, the recorder writes and publishes it; all within [`STOP_SECS_MAX`].
 
 pub mod control;
 mod keeper;
+mod latencies;
+mod metrics;
+mod overview;
+mod plane;
 pub mod privileges;
+mod sparing;
 pub mod state;
 mod status;
 mod watcher;
@@ -19,14 +26,15 @@ use std::num::NonZeroUsize;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use flowlog::sink::{Sink, SinkError};
 
-use crate::capture::live::{Command, LiveSource};
-use crate::capture::{Interface, Interfaces, Roster, Source};
+use crate::capture::{DropReasons, Interface, Interfaces, Roster};
+use crate::config::{CapturePlane, KernelSettings, MetricsAddress};
 use crate::feed::{Clock, LiveFeed};
 use crate::flow::interval::Windows;
 use crate::ledger::{FrameCounts, RowCounts};
@@ -34,18 +42,26 @@ use crate::recorder::{Live, Milestone, Recorder, RecorderError, Recording};
 use crate::time::Timestamp;
 use crate::worker::{Handover, Limits, Worker};
 use control::ControlError;
-use keeper::{Board, Keeper, Signals};
+use keeper::{Keeper, Signals};
+use latencies::Latencies;
+use overview::{Board, Overview};
+use plane::Chosen;
 use privileges::{PrivilegeError, User};
 use state::{State, StateFile};
 use watcher::Watcher;
 
+pub use metrics::MetricsError;
 pub use watcher::{TAPS_MAX, Watch};
 
 /// Everything a live run needs.
 pub struct Job {
     /// Tells the time.
     pub clock: Clock,
-    /// How many threads count; interfaces are shared out among them.
+    /// Who counts.
+    pub capture: CapturePlane,
+    /// How the kernel plane counts.
+    pub kernel: KernelSettings,
+    /// How many threads count in the packet plane; interfaces are shared out among them.
     pub workers: NonZeroUsize,
     /// What to do.
     pub configuration: Configuration,
@@ -55,6 +71,8 @@ pub struct Job {
     pub reload: Reload,
     /// Where to be reached; and whether that is asked for, or just the custom.
     pub control: Control,
+    /// Where to tell metrics.
+    pub metrics: MetricsAddress,
     /// Where to note how far the run has come.
     pub state: Option<StateFile>,
     /// Whom to become.
@@ -67,7 +85,9 @@ pub struct Job {
 pub struct Configuration {
     /// Which interfaces, and how they are opened.
     pub watch: Watch,
-    /// How each worker counts.
+    /// Why this is not for the kernel plane, if it isn't.
+    pub packets_only: Option<&'static str>,
+    /// How all workers together count: the bound of flows is shared out among them.
     pub limits: Limits,
     /// How flows become records.
     pub recording: Recording,
@@ -94,6 +114,12 @@ pub enum DaemonError {
     /// The control socket that was asked for can't be had.
     #[error("control socket {0}")]
     Control(#[from] ControlError),
+    /// The kernel plane was asked for and can't be had.
+    #[error("the kernel plane: {0}")]
+    Kernel(String),
+    /// Metrics can't be told where they should be.
+    #[error("metrics at {0}")]
+    Metrics(#[from] MetricsError),
     /// Rights can't be given up.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -136,70 +162,91 @@ pub struct Outcome {
 /// # Errors
 /// When the run can't begin, or its records have nowhere to go.
 pub fn run(job: Job) -> Result<Outcome, DaemonError> {
-    let Job { clock, workers, configuration, sink, reload, control, state, user, output_directory } = job;
-    let Configuration { watch, limits, recording } = configuration;
+    let Job {
+        clock,
+        capture,
+        kernel,
+        workers,
+        configuration,
+        sink,
+        reload,
+        control,
+        metrics,
+        state,
+        user,
+        output_directory,
+    } = job;
+    let Configuration { watch, packets_only, limits, recording } = configuration;
     let (started, interval_secs) = (clock(), recording.rules.interval_secs);
     let signals = Signals::new()?;
     let listener = listen(control)?;
+    let door = metrics::Door::open(&metrics, user.as_ref())?;
 
     let (interfaces, roster) = (Interfaces::default(), Roster::default());
-    let (lost_sender, lost) = unbounded();
-    let mut sources: Vec<Box<dyn Source>> = Vec::new();
-    let mut commands = Vec::new();
-    for _ in 0..workers.get() {
-        let (sender, receiver) = unbounded();
-        sources.push(Box::new(LiveSource::new(receiver, lost_sender.clone(), roster.clone(), Arc::clone(&clock))));
-        commands.push(sender);
-    }
-    let mut watcher = Watcher::new(watch, interfaces.clone(), roster.clone(), commands.clone(), lost);
+    let (drop_reasons, drain_time) = (DropReasons::default(), Latencies::new());
+    let parts = plane::Parts {
+        interfaces: &interfaces,
+        roster: &roster,
+        drop_reasons: &drop_reasons,
+        drain_time: &drain_time,
+        clock: &clock,
+        interval_secs,
+        workers: workers.get(),
+        tap: watch.tap.clone(),
+    };
+    let Chosen { plane, sources, rights, told } = plane::choose(capture, &kernel, packets_only, &parts)?;
+    let workers = sources.len();
+    let limits = share(limits, workers);
+    let mut watcher = Watcher::new(plane, watch, interfaces.clone(), roster.clone());
     watcher.scan(started);
-    privileges::give_up(user.as_ref())?;
+    privileges::give_up(user.as_ref(), rights)?;
     let user = user.map(|user| user.name);
     if let Some(directory) = output_directory {
         state::try_directory(&directory).map_err(|cause| DaemonError::Unwritable { directory, user, cause })?;
     }
 
-    let board = Board::default();
+    let board = Board::new();
     let (changes_sender, changes) = unbounded();
-    let live = Live { roster: roster.clone(), changes, published: on_publication(&board, state.clone(), &roster) };
-    let (homes, homecomings): (Vec<_>, Vec<_>) = (0..workers.get()).map(|_| unbounded()).unzip();
+    let published = on_publication(&clock, &board, state.clone(), &roster);
+    let live = Live { roster: roster.clone(), drop_reasons, changes, published };
+    let (homes, homecomings): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
     let mut recorder = Recorder::live(recording, interfaces.clone(), sink, homes, live);
     if let Some(state) = &state {
         tell_gap(&mut recorder, state, &interfaces, started)?;
         note(state, &State { published_until: started.secs(), interfaces: watcher.names(), stopped: false });
     }
 
-    let feed = LiveFeed::new(sources, Windows::new(interval_secs), limits, Arc::clone(&clock));
-    let (recorder_sender, handovers) = bounded::<Handover>(workers.get() * SHARES_WAITING_MAX);
-    let mut keeper = Keeper {
+    let feed = Arc::new(LiveFeed::new(sources, Windows::new(interval_secs), limits, Arc::clone(&clock)));
+    let overview = Arc::new(Overview {
         clock: Arc::clone(&clock),
         started,
-        feed: &feed,
-        watcher,
+        feed: Arc::clone(&feed),
         roster,
         board,
-        changes: changes_sender,
-        reload,
-        interval_secs,
-        reloads: 0,
-    };
+        told,
+        drain_time,
+        interval_secs: AtomicU32::new(interval_secs),
+        reloads: AtomicU64::new(0),
+    });
+    let _metrics = tell_metrics(door, &metrics, &overview)?;
+    let (recorder_sender, handovers) = bounded::<Handover>(workers * SHARES_WAITING_MAX);
+    let mut keeper = Keeper { overview, watcher, changes: changes_sender, reload, workers };
     let mut frames = FrameCounts::default();
+    let feed = &*feed;
     let written = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (number, home) in homecomings.into_iter().enumerate() {
-            let worker = Worker::new(number, &feed, recorder_sender.clone(), home);
+            let worker = Worker::new(number, feed, recorder_sender.clone(), home);
             threads.push(scope.spawn(move || worker.run()));
         }
         drop(recorder_sender);
-        let (recorder, feed) = (&mut recorder, &feed);
+        let recorder = &mut recorder;
         let recording = scope.spawn(move || record(recorder, handovers, feed));
-        tracing::info!(workers = workers.get(), interval_secs, "running");
+        tracing::info!(workers, interval_secs, "running");
         keeper.keep(&signals, listener.as_ref(), || recording.is_finished());
         tracing::info!("stopping: what is counted is published");
         exit_in_time();
-        for source in &commands {
-            source.send(Command::Stop).ok();
-        }
+        keeper.watcher.stop();
         for thread in threads {
             // A worker that panicked has told the recorder, and its counts are gone.
             thread.join().into_iter().for_each(|counts| frames.add(&counts));
@@ -214,6 +261,11 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         note(state, &State { published_until: clock().secs(), interfaces: names, stopped: true });
     }
     Ok(Outcome { frames, rows })
+}
+
+/// What each of so many workers may hold.
+fn share(limits: Limits, workers: usize) -> Limits {
+    Limits { flows_max: limits.flows_max.div_ceil(workers.max(1)), ..limits }
 }
 
 /// The recorder's thread.
@@ -237,6 +289,19 @@ fn listen(control: Control) -> Result<Option<UnixListener>, ControlError> {
             }
         },
     }
+}
+
+/// Answers those who come through the door, if there is one, until it is dropped.
+fn tell_metrics(
+    door: Option<metrics::Door>,
+    address: &MetricsAddress,
+    overview: &Arc<Overview>,
+) -> io::Result<Option<metrics::Server>> {
+    let Some(door) = door else { return Ok(None) };
+    let overview = Arc::clone(overview);
+    let server = metrics::Server::start(door, Arc::new(move || metrics::text(&overview.status())))?;
+    tracing::info!(%address, "metrics are told");
+    Ok(Some(server))
 }
 
 /// Writes what no run has recorded since the last one crashed.
@@ -265,13 +330,18 @@ fn tell_gap(
 }
 
 /// What is done whenever an interval is published.
-fn on_publication(board: &Board, state: Option<StateFile>, roster: &Roster) -> Box<dyn FnMut(&Milestone<'_>) + Send> {
-    let (board, roster) = (board.clone(), roster.clone());
+fn on_publication(
+    clock: &Clock,
+    board: &Board,
+    state: Option<StateFile>,
+    roster: &Roster,
+) -> Box<dyn FnMut(&Milestone<'_>) + Send> {
+    let (clock, board, roster) = (Arc::clone(clock), board.clone(), roster.clone());
     Box::new(move |milestone| {
         for file in &milestone.files {
             tracing::debug!(path = %file.path.display(), rows = file.row_count, "published");
         }
-        board.post(milestone);
+        board.post(milestone, clock());
         if let Some(state) = &state {
             let interfaces = roster.current().into_iter().map(|stay| stay.name).collect();
             note(state, &State { published_until: milestone.until_secs, interfaces, stopped: false });

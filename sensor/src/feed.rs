@@ -10,7 +10,7 @@ mod live;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use crate::capture::{Block, CaptureError, Fill, Source};
+use crate::capture::{Block, CaptureDrop, CaptureError, Fill, Loss, Source};
 use crate::flow::interval::{Window, Windows};
 use crate::ledger::FrameCounts;
 use crate::time::Timestamp;
@@ -41,12 +41,21 @@ pub enum Step {
         /// Where they belong.
         window: Window,
     },
+    /// Add these counts of the block in this window.
+    Add {
+        /// Indexes into what the block has counted.
+        counted: Range<usize>,
+        /// Where they belong.
+        window: Window,
+    },
     /// The capture says that it lost packets.
     Lost {
         /// On which interface.
         interface: u16,
         /// How many.
         packets: u64,
+        /// Where.
+        loss: Loss,
         /// Where the loss is told.
         window: Window,
     },
@@ -168,17 +177,27 @@ impl Planner {
             plan.push(Step::Observe { frames: start..start + same, window });
             start += same;
         }
+        let mut start = 0;
+        while let Some(first) = block.counted.get(start) {
+            let window = self.windows.admit(first.first, &mut closed);
+            self.close(worker, &mut closed, plan);
+            let rest = block.counted.get(start..).unwrap_or_default();
+            let same = rest.iter().take_while(|counted| self.windows.holds(&window, counted.first)).count();
+            plan.push(Step::Add { counted: start..start + same, window });
+            start += same;
+        }
         for drop in &block.drops {
             let window = self.windows.for_loss(drop.time, &mut closed);
             self.close(worker, &mut closed, plan);
-            plan.push(Step::Lost { interface: drop.interface, packets: drop.packets, window });
+            let CaptureDrop { interface, packets, loss, .. } = *drop;
+            plan.push(Step::Lost { interface, packets, loss, window });
         }
     }
 
-    /// Closes what is over at `now`.
-    fn keep_time(&mut self, worker: usize, now: Timestamp, plan: &mut Vec<Step>) {
+    /// Closes what has been over for `grace_secs` at `now`.
+    fn keep_time(&mut self, worker: usize, now: Timestamp, grace_secs: u64, plan: &mut Vec<Step>) {
         let mut closed = Vec::new();
-        self.windows.keep_time(now, &mut closed);
+        self.windows.keep_time(now, grace_secs, &mut closed);
         self.close(worker, &mut closed, plan);
     }
 
@@ -257,6 +276,7 @@ mod tests {
         plan.iter()
             .map(|step| match step {
                 Step::Observe { frames, window } => format!("{}@{}", frames.len(), secs(window)),
+                Step::Add { counted, window } => format!("+{}@{}", counted.len(), secs(window)),
                 Step::Lost { packets, window, .. } => format!("lost {packets}@{}", secs(window)),
                 Step::Close(closing) => format!("!{}", secs(&closing.window)),
             })

@@ -1,10 +1,11 @@
 //! Every counter and every reason for loss, each with one owner, and the sums that must come out.
 //!
 //! Two equations hold at any time: frames offered = packets counted + frames filtered, not IP, or refused with a reason;
-//! and packets counted = packets in written rows + packets of rows that were left out on request. Each worker owns a
+//! and packets counted, and those rejected by the kernel, less those of the rejected that were counted before = packets in
+//! written rows and in rows that were left out on request. Each worker owns a
 //! [`FrameCounts`] and the recorder a [`RowCounts`]; they are added up when the run ends.
 
-use crate::capture::{Block, Excluded};
+use crate::capture::{Block, Excluded, Loss, Portless};
 use crate::packet::Refusal;
 use crate::policy::PolicyCounters;
 
@@ -25,8 +26,18 @@ pub struct FrameCounts {
     pub late: u64,
     /// Frames that gave no packet, by reason.
     pub refused: Tally<Refusal>,
-    /// Packets that the capture itself reports as lost before it was written. They were never offered.
-    pub capture_drops: u64,
+    /// Packets that the kernel turned away, as its drops tell; only the kernel plane knows of them.
+    pub rejected: u64,
+    /// Their IP bytes.
+    pub rejected_bytes: u64,
+    /// Of the packets rejected, those that had been counted and stand no longer among those let in.
+    pub moved: u64,
+    /// Their IP bytes.
+    pub moved_bytes: u64,
+    /// Packets that were lost before anyone could count them, by place. They were never offered.
+    pub lost: Tally<Loss>,
+    /// Packets counted under ports 0 although they have ports, by reason; only the kernel plane has bounds for that.
+    pub portless: Tally<Portless>,
     /// Times that rows were handed out before their interval closed, because the flow table was full.
     pub early_drains: u64,
     /// The most flows this worker held at once, fragmented datagrams included.
@@ -38,14 +49,22 @@ impl FrameCounts {
     pub fn offer(&mut self, block: &Block) {
         let Excluded { unselected_frames, unfilterable_frames } = block.excluded;
         self.offered += block.frames.len() as u64 + unselected_frames + unfilterable_frames;
+        let let_in = block.counted.iter().filter(|counted| counted.rejection.is_none());
+        self.offered += let_in.map(|counted| counted.packets).sum::<u64>();
+        for refused in &block.refused {
+            self.offered += refused.frames;
+            self.refused.count(refused.refusal, refused.frames);
+        }
+        for (reason, packets) in &block.portless {
+            self.portless.count(*reason, *packets);
+        }
         self.filtered += unselected_frames;
         self.unfilterable += unfilterable_frames;
     }
 
-    /// Takes note of packets that the capture says it lost. The number is the capture's own claim and may be anything, so
-    /// the sum stops at the largest.
-    pub fn lose(&mut self, packets: u64) {
-        self.capture_drops = self.capture_drops.saturating_add(packets);
+    /// What the rows of this and their bytes must come to: packets counted and rejected, each once.
+    pub fn in_flows(&self) -> (u64, u64) {
+        (self.packets + self.rejected - self.moved, self.bytes + self.rejected_bytes - self.moved_bytes)
     }
 
     /// Adds what another worker did.
@@ -57,7 +76,12 @@ impl FrameCounts {
         self.bytes += other.bytes;
         self.late += other.late;
         self.refused.add(&other.refused);
-        self.lose(other.capture_drops);
+        self.rejected += other.rejected;
+        self.rejected_bytes += other.rejected_bytes;
+        self.moved += other.moved;
+        self.moved_bytes += other.moved_bytes;
+        self.lost.add(&other.lost);
+        self.portless.add(&other.portless);
         self.early_drains += other.early_drains;
         self.flows_peak += other.flows_peak;
     }
@@ -124,7 +148,7 @@ impl RowCounts {
 
     /// Whether every packet counted is in a row, or in a flow left out on request.
     pub fn balances(&self, counted: &FrameCounts) -> bool {
-        self.unbalanced == 0 && self.of_all_flows() == (counted.packets, counted.bytes)
+        self.unbalanced == 0 && self.of_all_flows() == counted.in_flows()
     }
 }
 
@@ -150,10 +174,10 @@ impl<R> Default for Tally<R> {
 }
 
 impl<R: Copy + PartialEq> Tally<R> {
-    /// Adds `more` for one reason.
+    /// Adds `more` for one reason. It may be a capture's own claim and anything, so a sum stops at the largest number.
     pub fn count(&mut self, reason: R, more: u64) {
         match self.counts.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += more,
+            Some((_, count)) => *count = count.saturating_add(more),
             None => self.counts.push((reason, more)),
         }
     }
@@ -165,7 +189,12 @@ impl<R: Copy + PartialEq> Tally<R> {
 
     /// The sum over all reasons.
     pub fn total(&self) -> u64 {
-        self.counts.iter().map(|(_, count)| count).sum()
+        self.counts.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
+    /// How much was counted for one reason.
+    pub fn of(&self, reason: R) -> u64 {
+        self.counts.iter().find(|(known, _)| *known == reason).map_or(0, |(_, count)| *count)
     }
 
     /// Each reason with its count, in no particular order.
@@ -189,17 +218,19 @@ mod tests {
         more.count(Omission::Class(TrafficClass::Dns), 5);
         tally.add(&more);
         assert_eq!(tally.total(), 10);
+        assert_eq!(tally.of(Omission::Action(Action::Reject)), 3);
+        assert_eq!(tally.of(Omission::Action(Action::Accept)), 0);
         assert!(tally.iter().any(|count| count == (Omission::Class(TrafficClass::Dns), 7)));
     }
 
     #[test]
     fn a_capture_may_claim_any_loss() {
         let mut frames = FrameCounts::default();
-        frames.lose(u64::MAX);
-        frames.lose(1);
+        frames.lost.count(Loss::CaptureBuffer, u64::MAX);
+        frames.lost.count(Loss::FlowMap, 1);
         let other = frames.clone();
         frames.add(&other);
-        assert_eq!(frames.capture_drops, u64::MAX);
+        assert_eq!(frames.lost.total(), u64::MAX);
     }
 
     #[test]

@@ -20,14 +20,14 @@ use flowlog::record::Record;
 use flowlog::segment::Published;
 use flowlog::sink::{Sink, SinkError};
 
-use crate::capture::{Interface, Interfaces, Roster};
+use crate::capture::{DropReasons, Interface, Interfaces, Roster};
 use crate::classify::{Classifier, LocalNetworks};
 use crate::config::{SkippedTraffic, TrafficSelection};
 use crate::flow::FlowTable;
 use crate::flow::interval::Window;
 use crate::flow::merge::Merged;
 use crate::ledger::RowCounts;
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{Policy, PolicyCounters, PolicyError};
 use crate::time::{NANOS_PER_SEC, Timestamp};
 use crate::worker::{Handover, Share};
 use pass::Pass;
@@ -91,6 +91,8 @@ pub struct Recording {
 pub struct Live {
     /// Says which interfaces were watched.
     pub roster: Roster,
+    /// Says what the reasons are called for which the kernel turned packets away.
+    pub drop_reasons: DropReasons,
     /// Brings what comes with a new generation of the configuration.
     pub changes: Receiver<Change>,
     /// Is told of every interval that was published.
@@ -272,14 +274,15 @@ impl Recorder {
         if let Some(live) = &mut self.live {
             self.sink.publish()?;
             let files = self.sink.drain_published();
-            (live.published)(&Milestone { until_secs, files, counts: &self.counts });
+            let mut counts = self.counts.clone();
+            counts.policy.add(&policy_counts(&self.recording));
+            (live.published)(&Milestone { until_secs, files, counts: &counts });
         }
         Ok(())
     }
 
     fn take_policy_counts(&mut self) {
-        let counters = self.recording.policy.as_ref().map(Policy::counters).unwrap_or_default();
-        self.counts.policy.add(&counters);
+        self.counts.policy.add(&policy_counts(&self.recording));
     }
 
     /// Writes the flows of these shares, sends the tables home, and answers the interfaces that had flows.
@@ -335,17 +338,19 @@ impl Recorder {
     /// Writes the flows and says what became of them.
     fn write_flows(&mut self, window: Window, merged: &Merged<'_>) -> Result<RowCounts, RecorderError> {
         self.meet_interfaces()?;
-        let Self { recording: Recording { rules, policy, .. }, facts, sink, .. } = self;
+        let Self { recording: Recording { rules, policy, .. }, facts, sink, live, .. } = self;
         let settled = policy.as_mut().map(|policy| {
             let mut observing = policy.begin_interval();
-            for flow in merged.flows() {
+            let let_in = merged.flows().filter(|flow| flow.key.rejection.is_none() && flow.counts.packets > 0);
+            for flow in let_in {
                 if let Some(facts) = facts.get(usize::from(flow.key.interface)) {
                     observing.observe(&facts.view(&flow));
                 }
             }
             observing.settle()
         });
-        Pass { rules, facts, settled, late: window.late }.write(merged, sink.as_mut())
+        let drop_reasons = &live.as_ref().map(|live| live.drop_reasons.names()).unwrap_or_default();
+        Pass { rules, facts, settled, drop_reasons, late: window.late }.write(merged, sink.as_mut())
     }
 
     /// Tells how an interface fared from one second to another, both within.
@@ -374,4 +379,9 @@ impl Recorder {
         }
         Ok(())
     }
+}
+
+/// What the policy in force could not judge or remember so far.
+fn policy_counts(recording: &Recording) -> PolicyCounters {
+    recording.policy.as_ref().map(Policy::counters).unwrap_or_default()
 }

@@ -6,7 +6,8 @@
 //!
 //! A packet takes one of two ways. The common headers (Ethernet, IP without options or fragments, TCP or UDP) are read
 //! at fixed offsets by [`packet::fast`] and counted in batches. Everything else, and every packet when the format asks
-//! for details, goes through [`packet::parse`] and is counted one by one.
+//! for details, goes through [`packet::parse`] and is counted one by one. What the kernel has counted by itself
+//! ([`Counted`]) is added to the same tables.
 //!
 //! Bounds: a worker holds at most [`Limits::flows_max`] flows and fragmented datagrams, those on their way to the
 //! recorder included; or those of one batch, where the limit is smaller than a batch needs. Before it would hold more it
@@ -14,7 +15,7 @@
 
 use crossbeam_channel::{Receiver, SendError, Sender};
 
-use crate::capture::{Block, Fill, Frame, LinkType};
+use crate::capture::{Block, Counted, Fill, Frame, LinkType};
 use crate::feed::{Closing, Feed, Step};
 use crate::flow::interval::Window;
 use crate::flow::key::{FlowKey, Key4, Key6, Ports};
@@ -173,7 +174,14 @@ impl<'a> Worker<'a> {
                         let frames = block.frames.get(frames.clone()).unwrap_or_default();
                         self.observe(&block, frames, *window)?;
                     }
-                    Step::Lost { interface, packets, window } => self.lose(*interface, *packets, *window)?,
+                    Step::Add { counted, window } => {
+                        let counted = block.counted.get(counted.clone()).unwrap_or_default();
+                        self.add(counted, *window)?;
+                    }
+                    Step::Lost { interface, packets, loss, window } => {
+                        self.counts.lost.count(*loss, *packets);
+                        self.note_loss(*interface, *window)?;
+                    }
                     Step::Close(closing) => self.close(*closing)?,
                 }
             }
@@ -216,8 +224,30 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn lose(&mut self, interface: u16, packets: u64, window: Window) -> Result<(), RecorderGone> {
-        self.counts.lose(packets);
+    /// Adds counts of the kernel that all belong to one window.
+    fn add(&mut self, counted: &[Counted], window: Window) -> Result<(), RecorderGone> {
+        for counted in counted.chunks(BATCH_PACKETS) {
+            let at = self.window(window, counted.len() * FLOWS_PER_COUNT_MAX)?;
+            let Some(open) = self.open.get_mut(at) else { continue };
+            for counted in counted {
+                let (moved, moved_bytes) = open.table.add(counted, open.limits.keep_detail);
+                self.counts.moved += moved;
+                self.counts.moved_bytes += moved_bytes;
+                if counted.rejection.is_some() {
+                    self.counts.rejected += counted.packets;
+                    self.counts.rejected_bytes += counted.bytes;
+                } else {
+                    self.counts.packets += counted.packets;
+                    self.counts.bytes += counted.bytes;
+                    self.counts.late += if window.late { counted.packets } else { 0 };
+                }
+            }
+            self.counts.flows_peak = self.counts.flows_peak.max(self.flows_held() as u64);
+        }
+        Ok(())
+    }
+
+    fn note_loss(&mut self, interface: u16, window: Window) -> Result<(), RecorderGone> {
         let at = self.window(window, 0)?;
         if let Some(open) = self.open.get_mut(at) {
             open.note_loss(interface);
@@ -323,6 +353,9 @@ impl<'a> Worker<'a> {
 
 /// A first fragment takes the most room: a flow, and its datagram.
 const FLOWS_PER_FRAME_MAX: usize = 2;
+
+/// What the kernel counted is of one flow.
+const FLOWS_PER_COUNT_MAX: usize = 1;
 
 /// How many tables of one worker may be on their way to the recorder before the worker waits.
 pub const TABLES_AWAY_MAX: usize = 2;

@@ -36,16 +36,30 @@ pub(super) const OPTIONS: [&str; 10] = [
     "debug",
 ];
 
+/// Both ways of counting.
+pub(super) const PLANES: [&str; 2] = ["ebpf", "pcap"];
+
 impl<'a> Daemon<'a> {
-    /// Starts the daemon and waits until it runs.
+    /// Starts the daemon in the packet plane and waits until it runs.
     pub(super) fn start(net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
+        Self::start_in("pcap", net, dir, arguments)
+    }
+
+    /// Starts the daemon in one plane and waits until it runs.
+    pub(super) fn start_in(plane: &str, net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
         // The daemon becomes another user, who must get to its files.
         fs::set_permissions(dir.path("."), Permissions::from_mode(0o755)).unwrap();
         let program = flowtap();
         let mut command = namespaced(&net.near, program.to_str().unwrap(), &["run"]);
         let log = File::options().create(true).append(true).open(dir.path("log.txt")).unwrap();
         let before = fs::read_to_string(dir.path("log.txt")).unwrap().matches(" running ").count();
-        command.args(OPTIONS).args(arguments).current_dir(dir.path(".")).stdout(Stdio::null()).stderr(log);
+        command
+            .args(OPTIONS)
+            .args(["--capture", plane])
+            .args(arguments)
+            .current_dir(dir.path("."))
+            .stdout(Stdio::null())
+            .stderr(log);
         let mut daemon = Self { dir, process: Process(command.spawn().unwrap()) };
         daemon.until(|log| log.matches(" running ").count() > before);
         daemon
@@ -74,12 +88,18 @@ impl<'a> Daemon<'a> {
 
     /// Sends SIGTERM, and takes the records when it has ended well.
     #[track_caller]
-    pub(super) fn stop(mut self) -> Vec<Row> {
+    pub(super) fn stop(self) -> Vec<Row> {
+        self.stop_and_tell().0
+    }
+
+    /// The same, and all that it said.
+    #[track_caller]
+    pub(super) fn stop_and_tell(mut self) -> (Vec<Row>, String) {
         must("kill", &["-TERM", &self.pid()]);
         for _ in 0..220 {
             if let Some(status) = self.process.0.try_wait().unwrap() {
                 assert!(status.success(), "{status}: it said:\n{}", self.log());
-                return rows(self.dir);
+                return (rows(self.dir), self.log());
             }
             sleep(Duration::from_millis(50));
         }

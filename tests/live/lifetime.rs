@@ -9,14 +9,18 @@ use flowtap_tests::Dir;
 use flowtap_tests::program::flowtap;
 use serde_json::Value;
 
-use super::daemon::{DATAGRAM_BYTES, Daemon, ask, rows, status, udp};
+use super::daemon::{DATAGRAM_BYTES, Daemon, PLANES, ask, rows, status, udp};
 use super::net::{Net, must, namespaced};
 
 #[test]
 fn an_interface_that_vanishes_keeps_its_counts_and_is_watched_when_it_returns() {
+    PLANES.into_iter().for_each(vanishes_and_returns);
+}
+
+fn vanishes_and_returns(plane: &str) {
     let Some(net) = Net::new() else { return };
     let dir = Dir::new();
-    let mut daemon = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "60s"]);
+    let mut daemon = Daemon::start_in(plane, &net, &dir, &["-i", "near0", "--interval", "60s"]);
     let listener = net.listener();
     net.send(50, 0);
     net.unplug();
@@ -31,9 +35,13 @@ fn an_interface_that_vanishes_keeps_its_counts_and_is_watched_when_it_returns() 
 
 #[test]
 fn a_crash_costs_the_open_interval_and_the_next_start_says_so() {
+    PLANES.into_iter().for_each(crashes);
+}
+
+fn crashes(plane: &str) {
     let Some(net) = Net::new() else { return };
     let dir = Dir::new();
-    let mut daemon = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "2s"]);
+    let mut daemon = Daemon::start_in(plane, &net, &dir, &["-i", "near0", "--interval", "2s"]);
     let _listener = net.listener();
     net.send(40, 0);
     daemon.until(|log| log.matches("published").count() >= 3);
@@ -45,24 +53,28 @@ fn a_crash_costs_the_open_interval_and_the_next_start_says_so() {
     assert_eq!(udp(&published).0, 40, "what was published is there");
     sleep(Duration::from_secs(2));
 
-    let daemon = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "2s"]);
+    let daemon = Daemon::start_in(plane, &net, &dir, &["-i", "near0", "--interval", "2s"]);
     let rows = daemon.stop();
     let gaps: Vec<_> = rows.iter().filter(|row| row.status == "SKIPDATA").collect();
     let [gap] = gaps[..] else { panic!("{gaps:?}") };
     assert_eq!(gap.interface, "near0");
     assert!(gap.start > last_end && gap.end > gap.start, "after {last_end}: {gap:?}");
 
-    let rows = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "2s"]).stop();
+    let rows = Daemon::start_in(plane, &net, &dir, &["-i", "near0", "--interval", "2s"]).stop();
     let gaps = rows.iter().filter(|row| row.status == "SKIPDATA").count();
     assert_eq!(gaps, 1, "after an orderly stop there is nothing to tell");
 }
 
 #[test]
 fn a_reload_under_load_loses_nothing_and_a_bad_one_changes_nothing() {
+    PLANES.into_iter().for_each(reloads);
+}
+
+fn reloads(plane: &str) {
     let Some(net) = Net::new() else { return };
     let dir = Dir::new();
     dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\n[flow-log]\ninterval = '2s'\n");
-    let mut daemon = Daemon::start(&net, &dir, &["--config", "flowtap.toml"]);
+    let mut daemon = Daemon::start_in(plane, &net, &dir, &["--config", "flowtap.toml"]);
     let _listener = net.listener();
     scope(|scope| {
         scope.spawn(|| net.send(20_000, 250));
@@ -87,25 +99,33 @@ fn a_reload_under_load_loses_nothing_and_a_bad_one_changes_nothing() {
 }
 
 #[test]
-fn rights_are_given_up_and_a_directory_that_is_not_writable_is_told() {
+fn rights_are_given_up() {
+    // Bits of capability.h: 13 is CAP_NET_RAW, 12 CAP_NET_ADMIN, 39 CAP_BPF.
+    rights_kept("pcap", "0000000000002000");
+    rights_kept("ebpf", "0000008000001000");
+}
+
+fn rights_kept(plane: &str, capabilities: &str) {
     let Some(net) = Net::new() else { return };
     let dir = Dir::new();
-    let daemon = Daemon::start(&net, &dir, &["-i", "near0", "--interval", "1s"]);
+    let daemon = Daemon::start_in(plane, &net, &dir, &["-i", "near0", "--interval", "1s"]);
     let text = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let field = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
     };
     assert!(field("Uid:").iter().all(|uid| uid != "0"), "{text}");
-    // Bit 13 is CAP_NET_RAW (capability.h).
-    assert_eq!(
-        (field("CapEff:"), field("CapPrm:")),
-        (vec!["0000000000002000".into()], vec!["0000000000002000".into()])
-    );
+    assert_eq!((field("CapEff:"), field("CapPrm:")), (vec![capabilities.into()], vec![capabilities.into()]));
     assert_eq!(field("NoNewPrivs:"), ["1"]);
     assert_eq!(fs::metadata(dir.path("control.sock")).unwrap().permissions().mode() & 0o777, 0o600);
     daemon.stop();
+}
 
+#[test]
+fn a_directory_that_is_not_writable_is_told() {
+    let Some(net) = Net::new() else { return };
+    let dir = Dir::new();
+    fs::set_permissions(dir.path("."), fs::Permissions::from_mode(0o755)).unwrap();
     fs::create_dir(dir.path("roots")).unwrap();
     let mut run = namespaced(&net.near, flowtap().to_str().unwrap(), &["run", "-i", "near0", "-o", "roots/"]);
     let refusal = dir.run(run.args(["--control-socket", "other.sock"])).failure(2);
@@ -120,7 +140,8 @@ fn a_configuration_is_checked_and_written_out() {
     for line in ["capture-buffer = \"16MB\"", "vpc-id = \"vpc-1\"", "interval = \"60s\""] {
         assert!(effective.lines().any(|found| found == line), "no {line} in\n{effective}");
     }
-    assert!(effective.contains("# capabilities: CAP_NET_RAW"), "{effective}");
+    assert!(effective.contains("# kernel plane: 84 MB of kernel memory"), "{effective}");
+    assert!(effective.contains("; CAP_NET_RAW"), "{effective}");
     dir.add("again.toml", &effective);
     assert_eq!(dir.flowtap(&["check", "again.toml"]).success(), effective);
 

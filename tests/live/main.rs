@@ -9,4 +9,6 @@ mod daemon;
 #[cfg(test)]
 mod lifetime;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod net;

@@ -11,13 +11,15 @@ mod flow;
 mod fragment;
 mod marks;
 mod reason;
+mod turn;
 mod verdict;
 
 pub use flow::{Counts, Direction, FlowKeyV4, FlowKeyV6, Overflow, OverflowKind};
 pub use fragment::{FragmentKey, FragmentPorts};
 pub use marks::{Marks, Seen};
 pub use reason::{Reason, reason_key, split_reason_key};
-pub use verdict::VerdictKey;
+pub use turn::Turn;
+pub use verdict::{MARK_WORD, VerdictKey, counted_mark};
 
 /// Generations of each drained map: one is counted into while the other is drained.
 pub const GENERATIONS: usize = 2;

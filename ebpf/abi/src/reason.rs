@@ -10,38 +10,39 @@ pub enum Reason {
     NonIp = 1,
     /// The frame ends inside its IP header or an extension header (in frames).
     Truncated = 2,
-    /// Version, header length or total length cannot be (in frames).
-    BadHeader = 3,
+    /// The IP version is not the one that the link layer says (in frames).
+    IpVersion = 3,
+    /// The length of the IPv4 header cannot be (in frames).
+    HeaderLength = 4,
+    /// The total length is less than the header's (in frames).
+    TotalLength = 5,
     /// Counted with ports 0: more IPv6 extension headers than are walked (in packets).
-    ExtensionBound = 4,
+    ExtensionBound = 6,
     /// Counted with ports 0: a later fragment whose first one is not known (in packets).
-    FragmentUnknown = 5,
+    FragmentUnknown = 7,
     /// Lost: neither map nor ring buffer had room for the flow (in packets on the wire).
-    FlowLost = 6,
+    FlowLost = 8,
     /// Lost: neither map nor ring buffer had room for the dropped packet (in packets on the wire).
-    VerdictLost = 7,
+    VerdictLost = 9,
     /// Lost: the kernel had no memory to bring a frame's headers together (in frames).
-    NotGathered = 8,
+    NotGathered = 10,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Arp,
         Self::NonIp,
         Self::Truncated,
-        Self::BadHeader,
+        Self::IpVersion,
+        Self::HeaderLength,
+        Self::TotalLength,
         Self::ExtensionBound,
         Self::FragmentUnknown,
         Self::FlowLost,
         Self::VerdictLost,
         Self::NotGathered,
     ];
-
-    /// Whether packets of this reason are missing from the flow log.
-    pub const fn is_loss(self) -> bool {
-        matches!(self, Self::FlowLost | Self::VerdictLost | Self::NotGathered)
-    }
 }
 
 /// The key of a counter: interface in the upper half, number of the reason in the lower.
@@ -65,6 +66,6 @@ mod tests {
             assert_eq!(reason as usize, number);
             assert_eq!(split_reason_key(reason_key(u32::MAX, reason)), (u32::MAX, Some(reason)));
         }
-        assert_eq!(split_reason_key(5 << 32 | 9), (5, None));
+        assert_eq!(split_reason_key(5 << 32 | 11), (5, None));
     }
 }

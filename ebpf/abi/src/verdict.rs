@@ -22,6 +22,18 @@ pub struct VerdictKey {
     pub direction: u8,
     /// 4 or 6.
     pub version: u8,
-    /// Always zero: there is no padding.
-    pub zero: u8,
+    /// 1 if the packet had passed the counting point of its interface and direction before it was dropped, else 0.
+    pub counted: u8,
 }
+
+/// What the counting point leaves in the packet's control buffer, so that a drop further on at the same hook is known to
+/// come after it. The buffer is scratch memory that the kernel gives to programs; every layer writes over it.
+pub const fn counted_mark(interface: u32, direction: u8) -> u32 {
+    COUNTED ^ (interface << 2) ^ direction as u32
+}
+
+/// Which word of the control buffer that programs share it is left in: the last, as those before it are the most used.
+pub const MARK_WORD: usize = 4;
+
+/// "flow", so that other users of the buffer will hardly leave the same.
+const COUNTED: u32 = 0x666c_6f77;

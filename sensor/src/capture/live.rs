@@ -21,7 +21,9 @@ use pcap::{Active, Capture, Precision};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockFilter, SockRef};
 
-use super::{BLOCK_BYTES, Block, CaptureDrop, CaptureError, Direction, Fill, Filter, Frame, LinkType, Roster, Source};
+use super::{
+    BLOCK_BYTES, Block, CaptureDrop, CaptureError, Direction, Fill, Filter, Frame, LinkType, Loss, Roster, Source,
+};
 use crate::feed::Clock;
 use crate::time::{NANOS_PER_SEC, Timestamp};
 
@@ -278,7 +280,12 @@ impl LiveSource {
             }
             let packets = tap.lanes.iter_mut().map(Lane::drops).sum();
             if packets > 0 {
-                block.drops.push(CaptureDrop { interface: tap.interface, time: now, packets });
+                block.drops.push(CaptureDrop {
+                    interface: tap.interface,
+                    time: now,
+                    packets,
+                    loss: Loss::CaptureBuffer,
+                });
                 self.roster.count(tap.interface, 0, packets);
             }
         }

@@ -126,7 +126,7 @@ const ITEMS_MAX: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::super::testing::{PCAP, PCAPNG, drain, open_bytes};
-    use super::super::{CaptureDrop, Damage, Interfaces, Part};
+    use super::super::{CaptureDrop, Damage, Interfaces, Loss, Part};
     use super::*;
 
     /// A pcap file with a frame of one byte, `data`, at each of `secs`.
@@ -209,7 +209,7 @@ mod tests {
         let captures = [("a", lossy), ("b", only_lossy), ("c", capture(b'c', &[2]))];
         let drained = drain(&mut merge(&captures, &Interfaces::default()));
         assert_eq!(drained.payloads(), [&b"abc"[..], b"c", b"defgh"]);
-        let drop = |interface| CaptureDrop { interface, time: Timestamp(7000), packets: 4 };
+        let drop = |interface| CaptureDrop { interface, time: Timestamp(7000), packets: 4, loss: Loss::CaptureBuffer };
         // A pcap file's interface is known at once, those of pcapng when they are read.
         assert_eq!(drained.drops, [drop(2), drop(1)]);
     }

@@ -16,7 +16,9 @@ use self::block::{Fields, PacketBlock};
 use self::interface::SectionInterface;
 use super::order::ByteOrder;
 use super::stream::{Stop, Walk, Walked};
-use super::{CaptureDrop, Damage, Direction, FRAME_BYTES_MAX, Frame, INTERFACES_MAX, Interface, Interfaces, Part};
+use super::{
+    CaptureDrop, Damage, Direction, FRAME_BYTES_MAX, Frame, INTERFACES_MAX, Interface, Interfaces, Loss, Part,
+};
 use crate::time::Timestamp;
 
 /// The type of a Section Header Block, the same in either byte order: what a file starts with.
@@ -220,7 +222,7 @@ impl Pcapng {
 
 fn report(drops: &mut Vec<CaptureDrop>, interface: u16, time: Timestamp, packets: u64) {
     if packets > 0 {
-        drops.push(CaptureDrop { interface, time, packets });
+        drops.push(CaptureDrop { interface, time, packets, loss: Loss::CaptureBuffer });
     }
 }
 

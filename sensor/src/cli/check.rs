@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
+use flowtap::config::{CapturePlane, Settings};
 use flowtap::daemon::TAPS_MAX;
 use flowtap::flow::FLOW_BYTES_MAX;
 
-use super::run::check;
+use super::run::{check, packets_only};
 use super::{answer, complain, mirror};
 
 /// Check a configuration file and print what it comes to
@@ -35,13 +37,43 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
     let flows = settings.flow_table_max.flows().get() as u64;
     let buffers = 2 * u64::from(settings.live.capture_buffer.bytes());
+    let by_kernel = kernel_needs(&settings);
+    let by_packets = format!(
+        "# packet plane: {} MB of capture buffers for each interface (at most {TAPS_MAX}); CAP_NET_RAW",
+        megabytes(buffers)
+    );
+    let planes = match (settings.live.capture, packets_only(&settings)) {
+        (CapturePlane::Ebpf, Some(why)) => bail!("capture = \"ebpf\": {why}: that the kernel plane can't do"),
+        (CapturePlane::Ebpf, None) => by_kernel,
+        (CapturePlane::Auto, None) => {
+            format!("{by_kernel}\n# where that can't be had, the {}", by_packets.trim_start_matches("# "))
+        }
+        (CapturePlane::Auto, Some(why)) => format!("{by_packets}\n# not the kernel plane: {why}"),
+        (CapturePlane::Pcap, _) => by_packets,
+    };
     answer(&format!(
         "{}\n\
-         # memory: at most {} MB of flows, and {} MB of capture buffers for each interface (at most {TAPS_MAX})\n\
-         # capabilities: CAP_NET_RAW; to become another user also CAP_SETUID and CAP_SETGID at the start",
+         # memory: at most {} MB of flows\n\
+         {planes}\n\
+         # to become another user also CAP_SETUID and CAP_SETGID at the start",
         settings.effective(),
         megabytes(flows * FLOW_BYTES_MAX as u64),
-        megabytes(buffers),
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the kernel plane needs.
+#[cfg(feature = "ebpf")]
+fn kernel_needs(settings: &Settings) -> String {
+    format!(
+        "# kernel plane: {} MB of kernel memory for maps; CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, of which it keeps the \
+         first two",
+        settings.live.kernel.sizes().memory_bytes().div_ceil(1_000_000)
+    )
+}
+
+/// What the kernel plane needs.
+#[cfg(not(feature = "ebpf"))]
+fn kernel_needs(_settings: &Settings) -> String {
+    "# kernel plane: not in this build (feature `ebpf`)".to_owned()
 }

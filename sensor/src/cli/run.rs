@@ -15,7 +15,10 @@ use flowlog::sink::Sink;
 use flowtap::capture::Filter;
 use flowtap::capture::live::TapOptions;
 use flowtap::config::glob::Glob;
-use flowtap::config::{CaptureBuffer, CapturePlane, Destination, Flags, LiveFlags, RawConfig, Settings, Workers};
+use flowtap::config::{
+    CaptureBuffer, CapturePlane, Destination, Flags, Fragments, KernelSettings, LiveFlags, MetricsAddress, RawConfig,
+    Settings, Workers,
+};
 use flowtap::daemon::control::SOCKET_DEFAULT;
 use flowtap::daemon::privileges::User;
 use flowtap::daemon::state::{StateFile, try_directory};
@@ -27,9 +30,10 @@ use super::{INCOMPLETE, clock, output};
 
 /// Watch interfaces and record what goes through them
 ///
-/// Runs until SIGTERM or SIGINT; SIGHUP or `flowtap reload` reads the configuration again. Frames come from libpcap:
-/// super-packets of segmentation offloads are counted as one packet each, and everything seen is ACCEPT unless a policy
-/// says otherwise. Started as root, it becomes an unprivileged user once everything is open. The log goes to standard
+/// Runs until SIGTERM or SIGINT; SIGHUP or `flowtap reload` reads the configuration again. Where it can, it counts in
+/// the kernel: packets as they are on the wire, with the kernel's own verdicts. Elsewhere frames come from libpcap:
+/// super-packets of segmentation offloads are one packet each, and everything seen is ACCEPT unless a policy says
+/// otherwise; the log says which it is, and why. Started as root, it becomes an unprivileged user once everything is open. The log goes to standard
 /// error. Exit code 1 means that records could not be written, 2 that the command line, the configuration, the policy
 /// or the rights are wrong.
 #[derive(Debug, Clone, Args)]
@@ -40,6 +44,10 @@ pub(super) struct RunArgs {
 
     #[command(flatten)]
     record: RecordArgs,
+
+    /// Who counts: ebpf (programs in the kernel), pcap (frames from libpcap), or auto, the best that there is [default: auto]
+    #[arg(long, value_name = "PLANE", help_heading = RUNNING)]
+    capture: Option<CapturePlane>,
 
     /// The kernel's buffer for each direction of an interface [default: 16MB]
     #[arg(long, value_name = "SIZE", help_heading = RUNNING)]
@@ -56,6 +64,10 @@ pub(super) struct RunArgs {
     /// Where to note how far the run has come, to tell a gap after a crash [default: the output directory]
     #[arg(long, value_name = "DIRECTORY", help_heading = RUNNING)]
     state_directory: Option<PathBuf>,
+
+    /// Where to tell metrics: `unix:PATH`, or a port of a loopback address like 127.0.0.1:9817 [default: off]
+    #[arg(long, value_name = "ADDRESS", help_heading = RUNNING)]
+    metrics: Option<MetricsAddress>,
 
     /// How much the log says
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = RUNNING)]
@@ -91,9 +103,6 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
     let plan = Plan::new(&args)?;
     let Plan { settings, format, .. } = &plan;
-    if settings.live.capture == CapturePlane::Auto {
-        tracing::info!("capture: libpcap, as this build has no other; super-packets count as one packet each");
-    }
     let user = User::choose(settings.live.user.as_deref())?;
     let output_directory = output_directory(&settings.output.destination);
     let state_directory = settings.live.state_directory.clone().or_else(|| match &settings.output.destination {
@@ -107,13 +116,17 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Some(path) => Control::Required(path),
         None => Control::IfPossible(SOCKET_DEFAULT.into()),
     };
+    let metrics = settings.live.metrics.clone();
     let sink = output::open(settings, format)?;
     let mut reloader = Reloader::new(args, &plan)?;
     let job = Job {
         clock: Arc::new(clock::wall),
+        capture: settings.live.capture,
+        kernel: settings.live.kernel.clone(),
         workers: plan.workers,
         sink,
         control,
+        metrics,
         state: state_directory.as_deref().map(StateFile::in_directory),
         user,
         output_directory,
@@ -166,7 +179,8 @@ impl Plan {
                 tap: TapOptions { buffer_bytes: settings.live.capture_buffer.bytes() },
                 filter: settings.filter.clone(),
             },
-            limits: record::limits(&settings, &format, workers, recording.rules.seed),
+            packets_only: packets_only(&settings),
+            limits: record::limits(&settings, &format, NonZeroUsize::MIN, recording.rules.seed),
             recording,
         };
         Ok(Self { settings, format, workers, configuration })
@@ -195,20 +209,26 @@ fn flags(args: &RunArgs) -> Flags {
     Flags {
         live: LiveFlags {
             watch: args.interface,
+            capture: args.capture,
             capture_buffer: args.capture_buffer,
             user: args.user,
             control_socket: args.control_socket,
             state_directory: args.state_directory,
+            metrics: args.metrics,
         },
         ..args.record.into_flags()
     }
 }
 
 /// What a reload does: everything is read and checked again, and a new sink opened where the output has changed. The
-/// number of workers, the user, the control socket and the state directory stay as they were at the start.
+/// number of workers, the user, the control socket, the address of metrics and the state directory stay as they were at
+/// the start.
 struct Reloader {
     args: RunArgs,
     workers: NonZeroUsize,
+    capture: CapturePlane,
+    kernel: KernelSettings,
+    metrics: MetricsAddress,
     is_directory: bool,
     /// As of the last reload.
     output: String,
@@ -217,17 +237,24 @@ struct Reloader {
 impl Reloader {
     fn new(args: RunArgs, first: &Plan) -> anyhow::Result<Self> {
         let is_directory = matches!(first.settings.output.destination, Destination::Directory(_));
-        Ok(Self { args, workers: first.workers, is_directory, output: first.output()? })
+        let live = &first.settings.live;
+        let (capture, kernel, metrics) = (live.capture, live.kernel.clone(), live.metrics.clone());
+        Ok(Self { args, workers: first.workers, capture, kernel, metrics, is_directory, output: first.output()? })
     }
 
     fn reload(&mut self) -> anyhow::Result<(Configuration, Option<Box<dyn Sink>>)> {
         let plan = Plan::new(&self.args)?;
-        let (output, Plan { settings, format, workers, mut configuration }) = (plan.output()?, plan);
+        let (output, Plan { settings, format, workers, configuration }) = (plan.output()?, plan);
         let sink = if output == self.output { None } else { Some(self.open_another(&settings, &format)?) };
         if workers != self.workers {
             tracing::warn!("the number of workers changes at the next start");
         }
-        configuration.limits = record::limits(&settings, &format, self.workers, configuration.limits.seed);
+        if settings.live.capture != self.capture || settings.live.kernel != self.kernel {
+            tracing::warn!("who counts, and the kernel's maps, change at the next start");
+        }
+        if settings.live.metrics != self.metrics {
+            tracing::warn!("the address of metrics changes at the next start");
+        }
         self.output = output;
         Ok((configuration, sink))
     }
@@ -242,6 +269,14 @@ impl Reloader {
         fs::create_dir_all(root).and_then(|()| try_directory(root)).with_context(|| root.display().to_string())?;
         output::open(settings, format)
     }
+}
+
+/// Why these settings ask for frames, which only the packet plane has.
+pub(super) fn packets_only(settings: &Settings) -> Option<&'static str> {
+    if settings.filter.is_some() {
+        return Some("a filter expression is run over frames");
+    }
+    (settings.fragments == Fragments::Apart).then_some("the kernel joins fragments with their flow")
 }
 
 /// The directory that must be writable for records to be published.

@@ -68,7 +68,7 @@ impl Summary<'_> {
             "packets": frames.packets,
             "bytes": frames.bytes,
             "late-packets": frames.late,
-            "capture-drops": frames.capture_drops,
+            "capture-drops": frames.lost.total(),
             "intervals": rows.intervals,
             "flows": rows.flows,
             "flow-table": { "peak": frames.flows_peak, "early-drains": frames.early_drains },
@@ -120,8 +120,8 @@ impl fmt::Display for Summary<'_> {
         if frames.unfilterable > 0 {
             writeln!(f, "  {} filtered because the expression means nothing on their link type", frames.unfilterable)?;
         }
-        if frames.capture_drops > 0 {
-            writeln!(f, "drops     {} packets, reported by the capture, never seen here", frames.capture_drops)?;
+        if frames.lost.total() > 0 {
+            writeln!(f, "drops     {} packets, reported by the capture, never seen here", frames.lost.total())?;
         }
         writeln!(f, "packets   {} counted, {} bytes, {} late", frames.packets, frames.bytes, frames.late)?;
         writeln!(f, "flows     {} in {} intervals, at most {} at once", rows.flows, rows.intervals, frames.flows_peak)?;

@@ -5,7 +5,7 @@ use toml::{Table, Value};
 
 use super::interface::RawInterface;
 use super::output::{Compression, Destination, FileFormat, Output};
-use super::{Fragments, Label, Settings, TrafficSelection};
+use super::{Fragments, KernelSettings, Label, Settings, TrafficSelection};
 
 impl Settings {
     /// A configuration file that comes to these settings with no flags beside it. What only flags can say (an
@@ -27,6 +27,7 @@ impl Settings {
         set("user", self.live.user.clone());
         set("control-socket", self.live.control_socket.as_ref().map(path));
         set("state-directory", self.live.state_directory.as_ref().map(path));
+        set("metrics", Some(self.live.metrics.to_string()));
         let interfaces: Vec<_> = self.interfaces.iter().map(interface).map(Value::Table).collect();
         if !interfaces.is_empty() {
             file.insert("interface".to_owned(), Value::Array(interfaces));
@@ -35,6 +36,7 @@ impl Settings {
         if let Some(mirror) = super::mirror::effective(&self.mirror) {
             file.insert("mirror".to_owned(), Value::Table(mirror));
         }
+        file.insert("kernel".to_owned(), Value::Table(kernel(&self.live.kernel)));
         file.insert("flow-log".to_owned(), Value::Table(self.flow_log()));
         file.insert("output".to_owned(), Value::Array(vec![Value::Table(output(&self.output))]));
         file.to_string()
@@ -65,6 +67,21 @@ impl Settings {
         }
         table
     }
+}
+
+fn kernel(settings: &KernelSettings) -> Table {
+    let reasons: Vec<String> = settings.drop_reasons().into_iter().map(str::to_owned).collect();
+    let mut table = Table::from_iter([
+        ("flow-map-max".to_owned(), settings.flow_map_max.entries().to_string().into()),
+        ("verdict-map-max".to_owned(), settings.verdict_map_max.entries().to_string().into()),
+        ("fragment-map-max".to_owned(), settings.fragment_map_max.entries().to_string().into()),
+        ("overflow-buffer".to_owned(), format!("{}MiB", settings.overflow_buffer.bytes() >> 20).into()),
+    ]);
+    // Written out, the names would have to be known to the kernel, which those by default need not be.
+    if settings.names_drop_reasons() {
+        table.insert("drop-reasons".to_owned(), Value::from(reasons));
+    }
+    table
 }
 
 fn interface(raw: &RawInterface) -> Table {
@@ -137,6 +154,7 @@ mod tests {
             user = "log"
             control-socket = "/run/x.sock"
             state-directory = "/var/lib/x"
+            metrics = "unix:/run/x/metrics.sock"
             [[interface]]
             name = "eth*"
             interface-id = "eni-1"
@@ -145,6 +163,10 @@ mod tests {
             local = ["10.0.1.0/24", "2001:db8::/64"]
             [[interface]]
             name = "lo"
+            [kernel]
+            flow-map-max = 4096
+            overflow-buffer = "2MiB"
+            drop-reasons = ["NETFILTER_DROP", "XDP"]
             [flow-log]
             format = "v5"
             interval = "10m"
@@ -208,7 +230,9 @@ mod tests {
     #[test]
     fn defaults_are_written_out() {
         let effective = settings("").effective();
-        for line in ["interval = \"60s\"", "format = \"v2\"", "capture-buffer = \"16MB\"", "dns = \"log\""] {
+        for line in
+            ["interval = \"60s\"", "format = \"v2\"", "capture-buffer = \"16MB\"", "dns = \"log\"", "metrics = \"off\""]
+        {
             assert!(effective.lines().any(|found| found == line), "{line} is not in\n{effective}");
         }
     }

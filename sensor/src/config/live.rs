@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use super::flow_log::whole_number;
 use super::glob::Glob;
+use super::kernel::KernelSettings;
+use super::metrics::MetricsAddress;
 use super::value::{ValueError, read_as_text};
 
 /// The settings of a live run, complete.
@@ -14,6 +16,8 @@ pub struct LiveSettings {
     pub watch: Vec<Glob>,
     /// Who counts.
     pub capture: CapturePlane,
+    /// How the kernel plane counts.
+    pub kernel: KernelSettings,
     /// The kernel's buffer.
     pub capture_buffer: CaptureBuffer,
     /// Whom to become once everything is open. `None`: `nobody` if started as root, else nobody else.
@@ -22,6 +26,8 @@ pub struct LiveSettings {
     pub control_socket: Option<PathBuf>,
     /// Where the run notes how far it has come. `None`: the output directory.
     pub state_directory: Option<PathBuf>,
+    /// Where metrics are told.
+    pub metrics: MetricsAddress,
 }
 
 /// The flags of `flowtap run` alone, by their long names.
@@ -29,6 +35,8 @@ pub struct LiveSettings {
 pub struct LiveFlags {
     /// `--interface`
     pub watch: Vec<Glob>,
+    /// `--capture`
+    pub capture: Option<CapturePlane>,
     /// `--capture-buffer`
     pub capture_buffer: Option<CaptureBuffer>,
     /// `--user`
@@ -37,15 +45,19 @@ pub struct LiveFlags {
     pub control_socket: Option<PathBuf>,
     /// `--state-directory`
     pub state_directory: Option<PathBuf>,
+    /// `--metrics`
+    pub metrics: Option<MetricsAddress>,
 }
 
 /// Who counts packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CapturePlane {
-    /// The best that there is.
+    /// The kernel plane where it can be had and suits the configuration, else the packet plane.
     #[default]
     Auto,
-    /// This program, from frames that libpcap hands over.
+    /// Programs in the kernel: the kernel plane.
+    Ebpf,
+    /// This program, from frames that libpcap hands over: the packet plane.
     Pcap,
 }
 
@@ -54,6 +66,7 @@ impl CapturePlane {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
+            Self::Ebpf => "ebpf",
             Self::Pcap => "pcap",
         }
     }
@@ -65,8 +78,9 @@ impl FromStr for CapturePlane {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text {
             "auto" => Ok(Self::Auto),
+            "ebpf" => Ok(Self::Ebpf),
             "pcap" => Ok(Self::Pcap),
-            _ => Err(ValueError::new(text, "a way to capture", "write `auto` or `pcap`")),
+            _ => Err(ValueError::new(text, "a way to capture", "write `auto`, `ebpf` or `pcap`")),
         }
     }
 }
@@ -121,13 +135,13 @@ mod tests {
 
     #[test]
     fn a_plane_that_is_not_there_is_refused_with_its_line() {
-        let refusal = RawConfig::parse("region = 'x'\ncapture = 'ebpf'").unwrap_err().to_string();
-        assert_eq!(refusal, "line 2: `ebpf` is not a way to capture: write `auto` or `pcap`");
+        let refusal = RawConfig::parse("region = 'x'\ncapture = 'xdp'").unwrap_err().to_string();
+        assert_eq!(refusal, "line 2: `xdp` is not a way to capture: write `auto`, `ebpf` or `pcap`");
     }
 
     #[test]
     fn flags_win_and_the_tables_say_what_is_watched_without_them() {
-        let text = "capture-buffer = '2MB'\nuser = 'log'\n[[interface]]\nname = 'eth*'\n[[interface]]\nname = 'lo'";
+        let text = "metrics = '[::1]:9817'\ncapture-buffer = '2MB'\nuser = 'log'\n[[interface]]\nname = 'eth*'\n[[interface]]\nname = 'lo'";
         let settings = |live| {
             let flags = Flags { live, ..Flags::default() };
             Settings::new(Some(RawConfig::parse(text).unwrap()), flags).unwrap().live
@@ -135,9 +149,13 @@ mod tests {
         let file_only = settings(LiveFlags::default());
         assert_eq!(file_only.watch, ["eth*", "lo"].map(|name| name.parse().unwrap()));
         assert_eq!((file_only.capture_buffer.bytes(), file_only.user.as_deref()), (2_000_000, Some("log")));
+        assert_eq!(file_only.metrics.to_string(), "[::1]:9817");
         let capture_buffer = Some("4MB".parse().unwrap());
-        let both = settings(LiveFlags { watch: vec!["wg0".parse().unwrap()], capture_buffer, ..LiveFlags::default() });
+        let metrics = Some(MetricsAddress::Off);
+        let watch = vec!["wg0".parse().unwrap()];
+        let both = settings(LiveFlags { watch, capture_buffer, metrics, ..LiveFlags::default() });
         assert_eq!(both.watch, ["wg0".parse().unwrap()]);
         assert_eq!((both.capture_buffer.bytes(), both.user.as_deref()), (4_000_000, Some("log")));
+        assert_eq!(both.metrics, MetricsAddress::Off);
     }
 }

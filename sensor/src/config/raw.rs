@@ -9,8 +9,10 @@ use super::ConfigError;
 use super::document;
 use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{Label, RawInterface};
+use super::kernel::RawKernel;
 use super::live::{CaptureBuffer, CapturePlane};
 use super::mirror::{self, RawMirror};
+use super::metrics::MetricsAddress;
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
 use crate::mirror::Mirror;
 
@@ -28,8 +30,11 @@ pub struct RawConfig {
     pub(super) user: Option<String>,
     pub(super) control_socket: Option<PathBuf>,
     pub(super) state_directory: Option<PathBuf>,
+    pub(super) metrics: Option<MetricsAddress>,
     #[serde(default)]
     pub(super) interface: Vec<RawInterface>,
+    #[serde(default)]
+    pub(super) kernel: RawKernel,
     #[serde(default)]
     pub(super) flow_log: RawFlowLog,
     #[serde(default)]

@@ -214,7 +214,8 @@ fn unknown_keys_are_refused_with_line_and_suggestion() {
 #[test]
 fn keys_that_nothing_would_honour_are_unknown() {
     let known = "known here: `account-id`, `region`, `aws-parity`, `filter`, `policy`, `capture`, `capture-buffer`, \
-                 `user`, `control-socket`, `state-directory`, `interface`, `flow-log`, `output`, `mirror`";
+                 `user`, `control-socket`, `state-directory`, `metrics`, `interface`, `kernel`, `flow-log`, `output`, \
+                 `mirror`";
     assert_eq!(refusal("\nverbose = true\n"), format!("line 2: unknown key `verbose`, {known}"));
 }
 

@@ -2,9 +2,7 @@
 
 use std::io::{self, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,14 +11,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use super::control::{self, Request};
-use super::status::Status;
+use super::overview::Overview;
 use super::watcher::Watcher;
-use super::{Configuration, Reload, ReloadError};
-use crate::capture::Roster;
-use crate::feed::{Clock, LiveFeed};
-use crate::ledger::{FrameCounts, RowCounts};
-use crate::recorder::{Change, Milestone};
-use crate::time::Timestamp;
+use super::{Configuration, Reload, ReloadError, share};
+use crate::recorder::Change;
+use crate::time::{Rhythm, Timestamp};
 
 /// Signals as bytes that can be waited for.
 pub(super) struct Signals {
@@ -47,46 +42,17 @@ fn came(mut signal: &UnixStream) -> bool {
     signal.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0)
 }
 
-/// Where the recorder posts how far it is.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Board {
-    posted: Arc<Mutex<Posted>>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Posted {
-    until_secs: u64,
-    rows: RowCounts,
-}
-
-impl Board {
-    pub(super) fn post(&self, milestone: &Milestone<'_>) {
-        let mut posted = self.lock();
-        posted.until_secs = milestone.until_secs;
-        posted.rows.clone_from(milestone.counts);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Posted> {
-        self.posted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Looks after a run.
-pub(super) struct Keeper<'a> {
-    pub(super) clock: Clock,
-    pub(super) started: Timestamp,
-    pub(super) feed: &'a LiveFeed,
+pub(super) struct Keeper {
+    pub(super) overview: Arc<Overview>,
     pub(super) watcher: Watcher,
-    pub(super) roster: Roster,
-    pub(super) board: Board,
     pub(super) changes: Sender<Change>,
     pub(super) reload: Reload,
-    /// As of the last reload.
-    pub(super) interval_secs: u32,
-    pub(super) reloads: u64,
+    /// How many threads count.
+    pub(super) workers: usize,
 }
 
-impl Keeper<'_> {
+impl Keeper {
     /// Looks after the run until a signal says to stop, or it is over.
     pub(super) fn keep(&mut self, signals: &Signals, listener: Option<&UnixListener>, is_over: impl Fn() -> bool) {
         loop {
@@ -100,16 +66,15 @@ impl Keeper<'_> {
             if let Some(listener) = listener {
                 control::serve(listener, |request| self.answer(request));
             }
-            self.watcher.scan((self.clock)());
+            self.watcher.scan((self.overview.clock)());
         }
     }
 
     fn answer(&mut self, request: Request) -> Value {
         match request {
-            Request::Status => self.status(),
+            Request::Status => self.overview.status().to_json(),
             Request::Reload => match self.reload() {
                 Ok(from) => {
-                    self.reloads += 1;
                     tracing::info!(from = from.secs(), "configuration read again");
                     json!({ "ok": true, "from": from.secs() })
                 }
@@ -123,48 +88,25 @@ impl Keeper<'_> {
 
     /// Goes over to the configuration as it is now, at the end of this interval; says when that is.
     fn reload(&mut self) -> Result<Timestamp, ReloadError> {
-        let (Configuration { watch, limits, recording }, sink) = (self.reload)()?;
+        let (Configuration { watch, packets_only, limits, recording }, sink) = (self.reload)()?;
+        if self.overview.told.is_kernel()
+            && let Some(why) = packets_only
+        {
+            return Err(format!("{why}: the kernel plane can't do that; restart for the packet plane").into());
+        }
         let interval_secs = recording.rules.interval_secs;
         let changes = &self.changes;
-        let changed = self.feed.change(interval_secs, limits, |generation| {
+        let limits = share(limits, self.workers);
+        let watcher = &mut self.watcher;
+        let changed = self.overview.feed.change(interval_secs, limits, |generation, from| {
             changes.send(Change { generation, recording, sink }).ok();
+            watcher.change_rhythm(Rhythm::new(from, interval_secs));
         });
         let from =
             changed.ok_or("the configuration before is still to come at the end of this interval: try again then")?;
-        self.interval_secs = interval_secs;
+        self.overview.reloaded(interval_secs);
         self.watcher.change(from, watch);
         Ok(from)
-    }
-
-    fn status(&self) -> Value {
-        let (posted, frames) = self.counts();
-        let status = Status {
-            now: (self.clock)(),
-            started: self.started,
-            interval_secs: self.interval_secs,
-            published_until: posted.until_secs,
-            reloads: self.reloads,
-            interfaces: self.roster.current(),
-            frames: &frames,
-            rows: &posted.rows,
-        };
-        status.to_json()
-    }
-
-    /// What became of rows and frames. A worker reports when it is through with a block, which may be a moment after
-    /// the rows of that block are written.
-    fn counts(&self) -> (Posted, FrameCounts) {
-        let posted = self.board.lock().clone();
-        let written = posted.rows.packets + posted.rows.omitted.total();
-        let mut frames = self.feed.reported();
-        for _ in 0..REPORT_TRIES {
-            if frames.packets >= written {
-                break;
-            }
-            thread::sleep(REPORT_PAUSE);
-            frames = self.feed.reported();
-        }
-        (posted, frames)
     }
 }
 
@@ -178,7 +120,3 @@ fn wait(signals: &Signals, listener: Option<&UnixListener>) {
 
 /// How often the list of interfaces is looked at.
 const SCAN_EVERY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-
-/// How long a status waits for workers to report.
-const REPORT_TRIES: u32 = 50;
-const REPORT_PAUSE: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! Least privilege: once everything is open, the run becomes an ordinary user that may still open packet sockets.
+//! Least privilege: once everything is open, the run becomes an ordinary user that may still watch further interfaces.
 //!
 //! Called before any thread is made: on Linux these rights belong to threads, and those made later inherit them.
 
@@ -65,11 +65,11 @@ impl User {
 /// Whom root becomes where nobody is configured.
 pub const USER_DEFAULT: &str = "nobody";
 
-/// Becomes `user`, keeps the right to open packet sockets if it was there, and no other; none can be gained any more.
+/// Becomes `user`, keeps those of these rights that were there, and no other; none can be gained any more.
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn give_up(user: Option<&User>) -> Result<(), PrivilegeError> {
+pub(super) fn give_up(user: Option<&User>, rights: CapabilitySet) -> Result<(), PrivilegeError> {
     let system = |error: rustix::io::Errno| PrivilegeError::System(error.into());
     if let Some(user) = user.filter(|_| geteuid().is_root()) {
         let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
@@ -78,7 +78,7 @@ pub(super) fn give_up(user: Option<&User>) -> Result<(), PrivilegeError> {
         set_thread_res_gid(gid, gid, gid).map_err(system)?;
         set_thread_res_uid(uid, uid, uid).map_err(system)?;
     }
-    let kept = capabilities(None).map_err(system)?.permitted & CapabilitySet::NET_RAW;
+    let kept = capabilities(None).map_err(system)?.permitted & rights;
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).map_err(system)?;
     set_no_new_privs(true).map_err(system)

@@ -1,46 +1,57 @@
 //! The state of a run for programs: what every frame and packet became so far.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use flowlog::record::{Action, TrafficClass};
 use serde_json::{Value, json};
 
+use super::latencies::{Quantiles, secs};
+use super::plane::Told;
 use crate::capture::Stay;
 use crate::ledger::{FrameCounts, Omission, RowCounts};
 use crate::time::Timestamp;
 
 /// What a run knows of itself at one moment.
-pub(super) struct Status<'a> {
+#[derive(Debug)]
+pub(super) struct Status {
     pub(super) now: Timestamp,
     pub(super) started: Timestamp,
     pub(super) interval_secs: u32,
     /// Unix seconds: every interval that ended by then is published.
     pub(super) published_until: u64,
     pub(super) reloads: u64,
+    pub(super) told: Told,
     pub(super) interfaces: Vec<Stay>,
-    pub(super) frames: &'a FrameCounts,
-    pub(super) rows: &'a RowCounts,
+    pub(super) frames: FrameCounts,
+    pub(super) rows: RowCounts,
+    /// From the end of each interval to its publication.
+    pub(super) delivery_lag: Quantiles,
+    /// Of each interval, from where it is counted.
+    pub(super) drain_time: Quantiles,
 }
 
-impl Status<'_> {
+impl Status {
     /// Packets that are counted, and whose interval is not written yet.
-    fn open_packets(&self) -> Option<u64> {
-        self.frames.packets.checked_sub(self.rows.packets + self.rows.omitted.total())
+    pub(super) fn open_packets(&self) -> Option<u64> {
+        let (packets, _) = self.frames.in_flows();
+        packets.checked_sub(self.rows.packets + self.rows.omitted.total())
     }
 
-    fn balances(&self) -> bool {
+    /// Whether every frame and every packet counted is accounted for.
+    pub(super) fn balances(&self) -> bool {
         self.frames.balances() && self.rows.unbalanced == 0 && self.open_packets().is_some()
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let (frames, rows) = (self.frames, self.rows);
+        let (frames, rows) = (&self.frames, &self.rows);
         let refused: BTreeMap<_, _> = frames.refused.iter().map(|(refusal, count)| (refusal.name(), count)).collect();
         let left_out: BTreeMap<_, _> =
             rows.omitted.iter().map(|(omission, count)| (omission_name(omission), count)).collect();
         json!({
             "ok": true,
             "version": env!("CARGO_PKG_VERSION"),
-            "capture": "pcap",
+            "capture": capture(&self.told),
             "now": self.now.secs(),
             "started": self.started.secs(),
             "interval-secs": self.interval_secs,
@@ -56,10 +67,14 @@ impl Status<'_> {
                 "offered": frames.offered,
                 "counted": frames.packets,
                 "not-counted": refused,
-                "capture-drops": frames.capture_drops,
+                "lost": frames.lost.iter().map(|(loss, packets)| (loss.name(), packets)).collect::<BTreeMap<_, _>>(),
             },
             "packets": {
                 "counted": frames.packets,
+                "rejected": frames.rejected,
+                "rejected-after-counting": frames.moved,
+                "without-ports":
+                    frames.portless.iter().map(|(reason, packets)| (reason.name(), packets)).collect::<BTreeMap<_, _>>(),
                 "in-rows": rows.packets,
                 "left-out": left_out,
                 "in-open-intervals": self.open_packets().unwrap_or_default(),
@@ -78,12 +93,52 @@ impl Status<'_> {
                 "untracked": rows.policy.untracked,
                 "evicted": rows.policy.evicted,
             },
+            "delivery-lag-secs": quantiles(&self.delivery_lag),
+            "drain-time-secs": quantiles(&self.drain_time),
             "balances": self.balances(),
         })
     }
 }
 
-fn omission_name(omission: Omission) -> &'static str {
+/// Who counts, why, and how that goes.
+fn capture(told: &Told) -> Value {
+    match told {
+        Told::Packet { why } => json!({ "plane": "pcap", "why": why }),
+        #[cfg(feature = "ebpf")]
+        Told::Kernel { verdicts, turns, attachment, memory_bytes } => {
+            let counts = turns.counts();
+            let verdicts = match verdicts {
+                Ok(source) => source,
+                Err(why) => why.as_str(),
+            };
+            json!({
+                "plane": "ebpf",
+                "verdicts": verdicts,
+                "attachment": attachment,
+                "map-memory-bytes": memory_bytes,
+                "turns": counts.turns,
+                "turns-late": counts.late,
+                "turns-early": counts.early,
+                "drains-failed": counts.failed,
+                "drained-flows": counts.drained.flows,
+                "drained-verdicts": counts.drained.verdicts,
+                "overflowed": counts.drained.overflowed,
+                "last-drain-micros": counts.last_drain_ns / 1000,
+                "longest-drain-micros": counts.longest_drain_ns / 1000,
+                "clock-steps": counts.clock_steps,
+            })
+        }
+    }
+}
+
+/// Seconds. Of nothing there are no quantiles.
+fn quantiles(of: &Quantiles) -> Value {
+    let told = |time: Duration| (of.count > 0).then_some(secs(time));
+    let [p50, p90, p99] = of.quantiles.map(|(_, time)| told(time));
+    json!({ "count": of.count, "sum": secs(of.sum), "p50": p50, "p90": p90, "p99": p99, "max": told(of.max) })
+}
+
+pub(super) fn omission_name(omission: Omission) -> &'static str {
     match omission {
         Omission::Class(class) => TrafficClass::as_str(class),
         Omission::Action(Action::Accept) => "accept",
@@ -92,30 +147,38 @@ fn omission_name(omission: Omission) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::latencies::Latencies;
     use super::*;
-    use crate::packet::Refusal;
+    use crate::packet::{NotIp, Refusal};
 
-    fn balances(frames: &FrameCounts, rows: &RowCounts) -> (bool, u64) {
+    /// A run of which nothing else is known.
+    pub(in crate::daemon) fn status(frames: FrameCounts, rows: RowCounts) -> Status {
         let at = Timestamp(0);
-        let status = Status {
+        Status {
             now: at,
             started: at,
             interval_secs: 60,
             published_until: 0,
             reloads: 0,
+            told: Told::Packet { why: None },
             interfaces: Vec::new(),
             frames,
             rows,
-        };
-        let json = status.to_json();
+            delivery_lag: Latencies::new().quantiles(),
+            drain_time: Latencies::new().quantiles(),
+        }
+    }
+
+    fn balances(frames: &FrameCounts, rows: &RowCounts) -> (bool, u64) {
+        let json = status(frames.clone(), rows.clone()).to_json();
         (json["balances"] == true, json["packets"]["in-open-intervals"].as_u64().unwrap())
     }
 
     #[test]
     fn what_is_not_in_rows_yet_is_in_open_intervals() {
         let mut frames = FrameCounts { offered: 12, packets: 10, ..FrameCounts::default() };
-        frames.refused.count(Refusal::NotIp(crate::packet::NotIp::Arp), 2);
+        frames.refused.count(Refusal::NotIp(NotIp::Arp), 2);
         let mut rows = RowCounts { packets: 6, ..RowCounts::default() };
         rows.omitted.count(Omission::Action(Action::Accept), 1);
         assert_eq!(balances(&frames, &rows), (true, 3));
@@ -123,5 +186,18 @@ mod tests {
         assert_eq!(balances(&frames, &rows), (false, 0), "more in rows than was counted");
         frames.packets = 11;
         assert_eq!(balances(&frames, &rows), (false, 0), "more counted than was offered");
+    }
+
+    #[test]
+    fn times_are_in_seconds_and_there_are_none_of_nothing() {
+        let mut status = status(FrameCounts::default(), RowCounts::default());
+        let json = status.to_json();
+        let nothing = json!({ "count": 0, "sum": 0.0, "p50": null, "p90": null, "p99": null, "max": null });
+        assert_eq!((&json["delivery-lag-secs"], &json["drain-time-secs"]), (&nothing, &nothing));
+        let lag = Latencies::new();
+        lag.record(Duration::from_millis(1250));
+        status.delivery_lag = lag.quantiles();
+        let once = json!({ "count": 1, "sum": 1.25, "p50": 1.25, "p90": 1.25, "p99": 1.25, "max": 1.25 });
+        assert_eq!(status.to_json()["delivery-lag-secs"], once);
     }
 }

@@ -12,10 +12,13 @@ use flowlog::segment::Published;
 use flowlog::sink::{Sink, SinkError};
 
 use super::*;
-use crate::capture::{Block, CaptureDrop, CaptureError, Direction, Fill, Frame, LinkType};
+use crate::capture::{Block, CaptureDrop, CaptureError, Direction, Fill, Frame, LinkType, Loss, Source};
 use crate::classify::{Classifier, LocalNetworks};
 use crate::config::{SkippedTraffic, TrafficSelection};
+use crate::feed::Closing;
 use crate::flow::FragmentRule;
+use crate::flow::interval::Window;
+use crate::policy::Policy;
 use crate::recorder::{Change, InterfaceFacts, Rules};
 use crate::time::NANOS_PER_SEC;
 
@@ -74,7 +77,12 @@ impl Source for Script {
             }
             Act::Straggler { at, interface } => frames(at, interface, 1),
             Act::Drops { at, interface, packets } => {
-                block.drops.push(CaptureDrop { interface, time: Timestamp(at * NANOS_PER_SEC), packets });
+                block.drops.push(CaptureDrop {
+                    interface,
+                    time: Timestamp(at * NANOS_PER_SEC),
+                    packets,
+                    loss: Loss::CaptureBuffer,
+                });
             }
             Act::Quiet { now } => {
                 self.clock.store(now, Ordering::SeqCst);
@@ -172,7 +180,7 @@ fn play(acts: &[Act], flows_max: usize) -> Vec<String> {
 
     let rows = Arc::new(Mutex::new(Vec::new()));
     let (changes_sender, changes) = unbounded();
-    let live = Live { roster, changes, published: Box::new(|_| {}) };
+    let live = Live { roster, drop_reasons: DropReasons::default(), changes, published: Box::new(|_| {}) };
     let (home, homecoming) = unbounded();
     let sink = Box::new(Kept { name: "", rows: Arc::clone(&rows) });
     let mut recorder = Recorder::live(recording(60), interfaces, sink, vec![home], live);
@@ -184,7 +192,7 @@ fn play(acts: &[Act], flows_max: usize) -> Vec<String> {
         scope.spawn(move || {
             for interval_secs in asks {
                 let sink = Kept { name: "after:", rows: Arc::clone(rows) };
-                let prepare = |generation| {
+                let prepare = |generation, _| {
                     let recording = recording(interval_secs);
                     changes_sender.send(Change { generation, recording, sink: Some(Box::new(sink)) }).unwrap();
                 };
@@ -286,4 +294,31 @@ fn an_interface_whose_rows_went_out_early_was_not_quiet() {
         Act::Quiet { now: 662 },
     ];
     assert_eq!(play(&acts, 1)[..3], ["a 605-605 1", "b 606-606 1", "published"]);
+}
+
+#[test]
+fn a_milestone_tells_what_the_policy_in_force_could_not_judge() {
+    let interfaces = Interfaces::default();
+    interfaces.intern(Interface { name: "a".to_owned(), capture: String::new() });
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let published = {
+        let told = Arc::clone(&told);
+        Box::new(move |milestone: &Milestone<'_>| told.lock().unwrap().push(milestone.counts.policy.interfaces_unruled))
+    };
+    let policy = "[[security-group]]\nname = 'other'\ninterfaces = ['b']\n";
+    let recording = Recording { policy: Some(Policy::parse(policy).unwrap()), ..recording(60) };
+    let live =
+        Live { roster: Roster::default(), drop_reasons: DropReasons::default(), changes: unbounded().1, published };
+    let sink = Box::new(Kept { name: "", rows: Arc::default() });
+    let mut recorder = Recorder::live(recording, interfaces, sink, vec![unbounded().0], live);
+    let (sender, handovers) = unbounded();
+    for order in 0..2 {
+        let start_ns = order * 60 * NANOS_PER_SEC;
+        let window = Window { serial: order, start_ns, end_ns: start_ns + 1, generation: 0, late: false };
+        sender.send(Handover::Closed { closing: Closing { order, window }, share: None, losses: Vec::new() }).unwrap();
+    }
+    drop(sender);
+    recorder.run(&handovers).unwrap();
+    assert_eq!(*told.lock().unwrap(), [1, 1], "and it is not added up with each interval");
+    assert_eq!(recorder.into_parts().0.policy.interfaces_unruled, 1);
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crossbeam_channel::{Receiver, Sender};
 use nix::net::if_::if_nameindex;
 
-use crate::capture::live::{Command, Tap, TapOptions};
-use crate::capture::{Filter, Interface, Interfaces, Roster};
+use super::plane::{Plane, Watching};
+use super::sparing::Sparing;
+use crate::capture::live::TapOptions;
+use crate::capture::{Interface, Interfaces, Roster};
 use crate::config::glob::Glob;
-use crate::time::{NANOS_PER_SEC, Timestamp};
+use crate::time::{Rhythm, Timestamp};
 
 /// What to watch, and how.
 #[derive(Debug, Clone)]
@@ -21,55 +22,59 @@ pub struct Watch {
     pub filter: Option<String>,
 }
 
-/// Keeps the sources supplied with the interfaces that are there.
+/// Keeps a plane supplied with the interfaces that are there.
 pub(super) struct Watcher {
+    plane: Box<dyn Plane>,
     watch: Watch,
     /// What comes with a reload, and when.
     next: Option<(Timestamp, Watch)>,
     interfaces: Interfaces,
     roster: Roster,
-    /// One for each worker's source.
-    sources: Vec<Sender<Command>>,
-    /// Serials of taps that closed by themselves.
-    lost: Receiver<u64>,
     /// By name.
     attached: BTreeMap<String, Attached>,
-    /// What was said of interfaces that can't be opened, so that it is said once.
-    complaints: BTreeMap<String, String>,
-    /// Losses that were told in the log, and when that was, by interface.
-    losses_told: BTreeMap<u16, (u64, Timestamp)>,
-    next_serial: u64,
+    /// About interfaces that can't be opened, by name.
+    complaints: BTreeMap<String, Complaint>,
+    /// By interface: its losses when it was looked at last, and the message that tells of them.
+    losses: BTreeMap<u16, (u64, Sparing)>,
+}
+
+/// What keeps an interface from being watched.
+#[derive(Default)]
+struct Complaint {
+    text: String,
+    message: Sparing,
 }
 
 struct Attached {
     /// The kernel's number: another interface may take over the name.
     kernel_index: u32,
-    serial: u64,
-    source: usize,
+    watching: Watching,
 }
 
 impl Watcher {
-    pub(super) fn new(
-        watch: Watch,
-        interfaces: Interfaces,
-        roster: Roster,
-        sources: Vec<Sender<Command>>,
-        lost: Receiver<u64>,
-    ) -> Self {
-        let watcher = Self {
+    pub(super) fn new(plane: Box<dyn Plane>, watch: Watch, interfaces: Interfaces, roster: Roster) -> Self {
+        let mut watcher = Self {
+            plane,
             watch,
             next: None,
             interfaces,
             roster,
-            sources,
-            lost,
             attached: BTreeMap::new(),
             complaints: BTreeMap::new(),
-            losses_told: BTreeMap::new(),
-            next_serial: 0,
+            losses: BTreeMap::new(),
         };
         watcher.select();
         watcher
+    }
+
+    /// Tells the plane that intervals change.
+    pub(super) fn change_rhythm(&mut self, rhythm: Rhythm) {
+        self.plane.change_rhythm(rhythm);
+    }
+
+    /// Ends the watching of all: what is left is handed out.
+    pub(super) fn stop(&mut self) {
+        self.plane.stop();
     }
 
     /// Watches something else from then on.
@@ -92,9 +97,12 @@ impl Watcher {
             .filter(|(name, _)| self.watch.patterns.iter().any(|pattern| pattern.matches(name)))
             .collect();
         self.let_go(&present);
+        self.complaints.retain(|name, complaint| {
+            present.contains_key(name) || !complaint.message.has_rested(now, COMPLAINT_LOG_SECS)
+        });
         for (name, kernel_index) in present {
             if !self.attached.contains_key(&name) {
-                self.attach(name, kernel_index);
+                self.attach(name, kernel_index, now);
             }
         }
         self.tell_losses(now);
@@ -111,81 +119,75 @@ impl Watcher {
         self.select();
     }
 
-    /// Gives the sources their filter. Each has its own: it remembers what it has compiled.
-    fn select(&self) {
-        for source in &self.sources {
-            let filter = self.watch.filter.as_deref().and_then(|expression| Filter::new(expression).ok());
-            source.send(Command::Select(filter.map(Box::new))).ok();
-        }
+    fn select(&mut self) {
+        self.plane.change(&self.watch.tap, self.watch.filter.as_deref());
     }
 
     /// Forgets interfaces that are gone, are another one of the same name, or are wanted no more.
     fn let_go(&mut self, present: &BTreeMap<String, u32>) {
-        let failed: Vec<u64> = self.lost.try_iter().collect();
-        let Self { attached, sources, .. } = self;
+        let Self { attached, plane, .. } = self;
+        let ended = plane.ended();
         attached.retain(|name, attached| {
-            let has_failed = failed.contains(&attached.serial);
-            if !has_failed && present.get(name) == Some(&attached.kernel_index) {
+            let has_ended = ended.contains(&attached.watching);
+            if !has_ended && present.get(name) == Some(&attached.kernel_index) {
                 return true;
             }
             tracing::warn!(
                 interface = name,
                 "no longer there: what was counted is kept, and it is watched when it returns"
             );
-            if let Some(source) = sources.get(attached.source) {
-                source.send(Command::Detach(attached.serial)).ok();
-            }
+            plane.detach(attached.watching);
             false
         });
     }
 
-    fn attach(&mut self, name: String, kernel_index: u32) {
+    fn attach(&mut self, name: String, kernel_index: u32, now: Timestamp) {
         if self.attached.len() >= TAPS_MAX {
-            return self.complain(name, format!("not watched: {TAPS_MAX} interfaces are, and no more can be"));
+            return self.complain(&name, format!("not watched: {TAPS_MAX} interfaces are, and no more can be"), now);
         }
         let Some(interface) = self.interfaces.intern(Interface { name: name.clone(), capture: String::new() }) else {
-            return self.complain(name, "not watched: too many interfaces have come and gone".to_owned());
+            return self.complain(&name, "not watched: too many interfaces have come and gone".to_owned(), now);
         };
-        let serial = self.next_serial;
-        let tap = match Tap::open(serial, interface, &name, &self.watch.tap) {
-            Ok(tap) => tap,
-            Err(error) => return self.complain(name, format!("can't be watched yet: {error}")),
+        let watching = match self.plane.attach(&name, interface) {
+            Ok(watching) => watching,
+            Err(cause) => return self.complain(&name, format!("can't be watched yet: {cause}"), now),
         };
-        self.next_serial += 1;
-        // The worker that has the fewest.
-        let load = |source: &usize| self.attached.values().filter(|attached| attached.source == *source).count();
-        let source = (0..self.sources.len()).min_by_key(load).unwrap_or_default();
-        if let Some(source) = self.sources.get(source) {
-            source.send(Command::Attach(tap)).ok();
-        }
-        tracing::info!(interface = name, worker = source, "watched");
+        tracing::info!(interface = name, "watched");
         self.complaints.remove(&name);
-        self.attached.insert(name, Attached { kernel_index, serial, source });
+        self.attached.insert(name, Attached { kernel_index, watching });
     }
 
-    fn complain(&mut self, name: String, complaint: String) {
-        if self.complaints.get(&name) != Some(&complaint) {
-            tracing::warn!(interface = name, "{complaint}");
-            self.complaints.insert(name, complaint);
+    /// Tells at once what is new, and what stays as it is once in [`COMPLAINT_LOG_SECS`].
+    fn complain(&mut self, name: &str, text: String, now: Timestamp) {
+        let complaint = self.complaints.entry(name.to_owned()).or_default();
+        if complaint.text != text {
+            *complaint = Complaint { text, message: Sparing::default() };
+        }
+        complaint.message.note(1);
+        if let Some(times) = complaint.message.due(now, COMPLAINT_LOG_SECS) {
+            tracing::warn!(interface = name, times, "{}", complaint.text);
         }
     }
 
     /// Tells of losses, for each interface at most once in [`LOSS_LOG_SECS`], with their number since.
     fn tell_losses(&mut self, now: Timestamp) {
         for stay in self.roster.current() {
-            let (told, when) = self.losses_told.get(&stay.interface).copied().unwrap_or_default();
+            let (seen, message) = self.losses.entry(stay.interface).or_default();
             // A new stay counts from 0.
-            let since = stay.drops.checked_sub(told).unwrap_or(stay.drops);
-            if since > 0 && now.0.saturating_sub(when.0) >= LOSS_LOG_SECS * NANOS_PER_SEC {
-                tracing::warn!(interface = stay.name, packets = since, "packets lost: the capture buffer was full");
-                self.losses_told.insert(stay.interface, (stay.drops, now));
+            message.note(stay.drops.checked_sub(*seen).unwrap_or(stay.drops));
+            *seen = stay.drops;
+            if let Some(packets) = message.due(now, LOSS_LOG_SECS) {
+                tracing::warn!(interface = stay.name, packets, "packets lost before they could be counted");
             }
         }
     }
 }
 
-/// How many interfaces are watched at once. Each takes two sockets and two capture buffers.
+/// How many interfaces are watched at once. In the packet plane each takes two sockets and two capture buffers.
 pub const TAPS_MAX: usize = 256;
 
 /// How often the log speaks of the same interface's losses.
 const LOSS_LOG_SECS: u64 = 60;
+
+/// How often the log repeats why the same interface is not watched.
+const COMPLAINT_LOG_SECS: u64 = 3600;

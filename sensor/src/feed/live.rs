@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Feed, Planner, Step};
 use crate::capture::{Block, Fill, Source};
-use crate::flow::interval::Windows;
+use crate::flow::interval::{GRACE_SECS, Windows};
 use crate::ledger::FrameCounts;
 use crate::time::Timestamp;
 use crate::worker::Limits;
@@ -50,15 +50,21 @@ impl LiveFeed {
     }
 
     /// Changes how packets are counted from the end of this interval on, and says when that is; `None` while an
-    /// earlier change is still to come. `prepare` is told the new generation before any worker can meet it.
-    pub fn change(&self, interval_secs: u32, limits: Limits, prepare: impl FnOnce(u32)) -> Option<Timestamp> {
+    /// earlier change is still to come. `prepare` is told the new generation, and from when on it is, before any worker
+    /// can meet it.
+    pub fn change(
+        &self,
+        interval_secs: u32,
+        limits: Limits,
+        prepare: impl FnOnce(u32, Timestamp),
+    ) -> Option<Timestamp> {
         let now = (self.clock)();
         let mut shared = self.lock();
         let from = shared.planner.windows.change(now, interval_secs)?;
         let generation = shared.planner.windows.generation();
         let [_, newest] = shared.limits;
         shared.limits = [newest, (generation, limits)];
-        prepare(generation);
+        prepare(generation, from);
         Some(from)
     }
 
@@ -106,7 +112,10 @@ impl Feed for LiveFeed {
         }
         shared.planner.hear(worker, plan);
         shared.planner.assign(worker, block, plan);
-        shared.planner.keep_time(worker, now, plan);
+        match block.complete_until {
+            Some(until) => shared.planner.keep_time(worker, until, 0, plan),
+            None => shared.planner.keep_time(worker, now, GRACE_SECS, plan),
+        }
         fill
     }
 

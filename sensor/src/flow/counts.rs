@@ -37,6 +37,18 @@ impl Counts {
         self.add(&Self::of_packet(time_ns, ip_bytes, tcp_flags));
     }
 
+    /// Takes packets and bytes away again, as far as they are there; says how much that was. Times and flags stay what
+    /// they were: which packet brought them is not known any more.
+    pub fn take(&mut self, packets: u64, bytes: u64) -> (u64, u64) {
+        let packets = packets.min(self.packets);
+        // Without packets there are no bytes, and a packet is never without any.
+        let least_left = (self.packets - packets) * IP_BYTES_MIN;
+        let bytes = if packets == self.packets { self.bytes } else { bytes.min(self.bytes.saturating_sub(least_left)) };
+        self.packets -= packets;
+        self.bytes -= bytes;
+        (packets, bytes)
+    }
+
     /// Adds what was counted elsewhere for the same flow and interval.
     #[inline]
     pub fn add(&mut self, other: &Self) {
@@ -48,6 +60,9 @@ impl Counts {
         self.flags_raw |= other.flags_raw;
     }
 }
+
+/// The length of an IPv4 header: no IP packet is shorter.
+const IP_BYTES_MIN: u64 = 20;
 
 /// What one packet adds to AWS's `tcp-flags`: FIN 1, SYN 2 and RST 4 as they are, ACK 16 only beside a SYN in the same
 /// packet; PSH, URG, ECE and CWR never ("Flow log records", `tcp-flags`).

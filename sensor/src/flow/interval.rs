@@ -6,11 +6,11 @@
 //! window of its own interval, whose rows come after those the interval had already. The decision looks at nothing but
 //! the order of packets in the capture, so it is the same for any number of workers.
 //!
-//! A live capture closes intervals by the clock as well ([`Windows::keep_time`]), [`GRACE_SECS`] after their end, since
+//! A live capture closes intervals by the clock as well ([`Windows::keep_time`]), [`GRACE_SECS`] after their end where
 //! packets of its end may still be on their way; and it may change the length of intervals between two of them
 //! ([`Windows::change`]).
 
-use crate::time::{NANOS_PER_SEC, Timestamp};
+use crate::time::{NANOS_PER_SEC, Rhythm, Timestamp};
 
 /// How many intervals are open at once.
 pub const INTERVALS_OPEN_MAX: usize = 4;
@@ -38,28 +38,17 @@ pub struct Window {
 
 /// The intervals of one configuration.
 #[derive(Debug, Clone, Copy)]
-struct Rhythm {
+struct Epoch {
     generation: u32,
-    /// Before this, the intervals are those of the configuration before.
-    from_ns: u64,
-    length_ns: u64,
-}
-
-impl Rhythm {
-    /// First nanosecond of the interval that holds `time`, and of the next. The first interval after a change is
-    /// shorter where the new length does not divide the time of the change.
-    fn interval(&self, time: Timestamp) -> (u64, u64) {
-        let start_ns = time.0 - time.0 % self.length_ns;
-        (start_ns.max(self.from_ns), start_ns + self.length_ns)
-    }
+    rhythm: Rhythm,
 }
 
 /// The windows of a run. Knows times and numbers, no packets.
 #[derive(Debug)]
 pub struct Windows {
-    rhythm: Rhythm,
-    /// The rhythm before the last change.
-    former: Option<Rhythm>,
+    newest: Epoch,
+    /// The one before the last change.
+    former: Option<Epoch>,
     /// The clock has closed all intervals before this.
     closed_until_ns: u64,
     next_serial: u64,
@@ -72,30 +61,30 @@ pub struct Windows {
 impl Windows {
     /// No window is open. `length_secs` is the aggregation interval, at least a second.
     pub fn new(length_secs: u32) -> Self {
-        let rhythm = Rhythm { generation: 0, from_ns: 0, length_ns: nanos(length_secs) };
-        Self { rhythm, former: None, closed_until_ns: 0, next_serial: 0, open: Vec::new(), late: Vec::new() }
+        let newest = Epoch { generation: 0, rhythm: Rhythm::new(Timestamp(0), length_secs) };
+        Self { newest, former: None, closed_until_ns: 0, next_serial: 0, open: Vec::new(), late: Vec::new() }
     }
 
     /// The window of a packet captured at `time`. What must close first is added to `closed`.
     pub fn admit(&mut self, time: Timestamp, closed: &mut Vec<Window>) -> Window {
-        let rhythm = self.rhythm_at(time);
-        let (start_ns, _) = rhythm.interval(time);
+        let epoch = self.epoch_at(time);
+        let (start_ns, _) = epoch.rhythm.interval(time);
         if let Some(known) = self.open.iter().find(|window| window.start_ns == start_ns) {
             return *known;
         }
         if start_ns < self.closed_until_ns {
-            return self.admit_late(rhythm, time, closed);
+            return self.admit_late(epoch, time, closed);
         }
         let full = self.open.len() >= INTERVALS_OPEN_MAX;
         let older_than_all = self.open.first().is_some_and(|oldest| start_ns < oldest.start_ns);
         if full && older_than_all {
-            return self.admit_late(rhythm, time, closed);
+            return self.admit_late(epoch, time, closed);
         }
         if full {
             closed.append(&mut self.late);
             closed.push(self.open.remove(0));
         }
-        let window = self.number(rhythm, time, false);
+        let window = self.number(epoch, time, false);
         let at = self.open.partition_point(|other| other.start_ns < start_ns);
         self.open.insert(at, window);
         window
@@ -116,22 +105,22 @@ impl Windows {
         }
     }
 
-    /// Closes what has been over for [`GRACE_SECS`] at `now`, and opens the interval of `now`, so that an interval
+    /// Closes what has been over for `grace_secs` at `now`, and opens the interval of `now`, so that an interval
     /// without any packet closes too. What is late closes with the next interval. A clock that was set back by more
     /// than two intervals closes everything, and the past is open again.
-    pub fn keep_time(&mut self, now: Timestamp, closed: &mut Vec<Window>) {
-        let rhythm = self.rhythm_at(now);
-        if now.0 + 2 * rhythm.length_ns < self.closed_until_ns {
+    pub fn keep_time(&mut self, now: Timestamp, grace_secs: u64, closed: &mut Vec<Window>) {
+        let epoch = self.epoch_at(now);
+        if now.0 + 2 * epoch.rhythm.length_ns() < self.closed_until_ns {
             self.close_all(closed);
             self.closed_until_ns = 0;
         }
-        let due = self.open.partition_point(|window| window.end_ns + GRACE_SECS * NANOS_PER_SEC <= now.0);
+        let due = self.open.partition_point(|window| window.end_ns + grace_secs * NANOS_PER_SEC <= now.0);
         if let Some(last) = due.checked_sub(1).and_then(|at| self.open.get(at)) {
             self.closed_until_ns = self.closed_until_ns.max(last.end_ns);
             closed.append(&mut self.late);
             closed.extend(self.open.drain(..due));
         }
-        if rhythm.interval(now).0 >= self.closed_until_ns {
+        if epoch.rhythm.interval(now).0 >= self.closed_until_ns {
             self.admit(now, closed);
         }
     }
@@ -139,28 +128,28 @@ impl Windows {
     /// Changes the length of the intervals, and with it the configuration, at the end of the interval of `now`; says
     /// when that is. `None` while an earlier change is still to come.
     pub fn change(&mut self, now: Timestamp, length_secs: u32) -> Option<Timestamp> {
-        if now.0 < self.rhythm.from_ns {
+        if now.0 < self.newest.rhythm.from.0 {
             return None;
         }
-        let before = self.rhythm;
-        let (_, from_ns) = before.interval(now);
+        let before = self.newest;
+        let (_, from_ns) = before.rhythm.interval(now);
         // A packet may be ahead of the clock that reads `now`, and its interval open already.
         let from_ns = self.open.last().map_or(from_ns, |newest| newest.end_ns.max(from_ns));
-        let generation = self.rhythm.generation + 1;
+        let generation = before.generation + 1;
         self.former = Some(before);
-        self.rhythm = Rhythm { generation, from_ns, length_ns: nanos(length_secs) };
+        self.newest = Epoch { generation, rhythm: Rhythm::new(Timestamp(from_ns), length_secs) };
         Some(Timestamp(from_ns))
     }
 
     /// The configuration of the newest intervals.
     pub fn generation(&self) -> u32 {
-        self.rhythm.generation
+        self.newest.generation
     }
 
-    fn rhythm_at(&self, time: Timestamp) -> Rhythm {
+    fn epoch_at(&self, time: Timestamp) -> Epoch {
         match self.former {
-            Some(former) if time.0 < self.rhythm.from_ns => former,
-            Some(_) | None => self.rhythm,
+            Some(former) if time.0 < self.newest.rhythm.from.0 => former,
+            Some(_) | None => self.newest,
         }
     }
 
@@ -170,29 +159,25 @@ impl Windows {
         closed.append(&mut self.open);
     }
 
-    fn admit_late(&mut self, rhythm: Rhythm, time: Timestamp, closed: &mut Vec<Window>) -> Window {
-        let (start_ns, _) = rhythm.interval(time);
+    fn admit_late(&mut self, epoch: Epoch, time: Timestamp, closed: &mut Vec<Window>) -> Window {
+        let (start_ns, _) = epoch.rhythm.interval(time);
         if let Some(known) = self.late.iter().find(|window| window.start_ns == start_ns) {
             return *known;
         }
         if self.late.len() >= LATE_WINDOWS_MAX {
             closed.push(self.late.remove(0));
         }
-        let window = self.number(rhythm, time, true);
+        let window = self.number(epoch, time, true);
         self.late.push(window);
         window
     }
 
-    fn number(&mut self, rhythm: Rhythm, time: Timestamp, late: bool) -> Window {
+    fn number(&mut self, epoch: Epoch, time: Timestamp, late: bool) -> Window {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let (start_ns, end_ns) = rhythm.interval(time);
-        Window { serial, start_ns, end_ns, generation: rhythm.generation, late }
+        let (start_ns, end_ns) = epoch.rhythm.interval(time);
+        Window { serial, start_ns, end_ns, generation: epoch.generation, late }
     }
-}
-
-fn nanos(secs: u32) -> u64 {
-    u64::from(secs.max(1)) * NANOS_PER_SEC
 }
 
 #[cfg(test)]
@@ -265,7 +250,7 @@ mod tests {
 
     fn keep_time(windows: &mut Windows, now_secs: u64) -> Vec<u64> {
         let mut closed = Vec::new();
-        windows.keep_time(Timestamp(now_secs * SEC), &mut closed);
+        windows.keep_time(Timestamp(now_secs * SEC), GRACE_SECS, &mut closed);
         starts(&closed)
     }
 

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::capture::Direction;
+use crate::capture::{Direction, DropReason};
 
 /// What both families of key can do.
 pub trait FlowKey: Copy + Eq + Ord + Hash + Send + 'static {
@@ -20,6 +20,8 @@ pub trait FlowKey: Copy + Eq + Ord + Hash + Send + 'static {
     fn parts(self) -> KeyParts;
     /// The same key with other ports and protocol: a later fragment's, once its first fragment is known.
     fn with_ports(self, ports: Ports) -> Self;
+    /// The key of the same flow's packets that the kernel turned away for this reason.
+    fn rejected(self, reason: DropReason) -> Self;
 }
 
 /// The part of a key that only a datagram's first fragment knows.
@@ -46,10 +48,12 @@ pub struct KeyParts {
     pub dst: IpAddr,
     /// Ports and protocol.
     pub ports: Ports,
+    /// Why the kernel turned the packets away, if it did.
+    pub rejection: Option<DropReason>,
 }
 
 /// The key of an IPv4 flow: 128 bits, most significant first: interface 16, source 32, destination 32, source port 16,
-/// destination port 16, protocol 8, direction 8.
+/// destination port 16, protocol 8, direction 2, drop reason 6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key4 {
     high: u64,
@@ -80,18 +84,23 @@ impl FlowKey for Key4 {
     fn parts(self) -> KeyParts {
         let src = (self.high >> 16) as u32;
         let dst = (self.high as u32) << 16 | (self.low >> 48) as u32;
-        let (ports, direction) = unpack_ports(self.low);
+        let (ports, direction, rejection) = unpack_ports(self.low);
         KeyParts {
             interface: self.interface(),
             direction,
             src: IpAddr::V4(Ipv4Addr::from_bits(src)),
             dst: IpAddr::V4(Ipv4Addr::from_bits(dst)),
             ports,
+            rejection,
         }
     }
 
+    fn rejected(self, reason: DropReason) -> Self {
+        Self { low: with_reason(self.low, reason), ..self }
+    }
+
     fn with_ports(self, ports: Ports) -> Self {
-        let (_, direction) = unpack_ports(self.low);
+        let (_, direction, _) = unpack_ports(self.low);
         Self { low: self.low & !PORTS_MASK | pack_ports(ports, direction), ..self }
     }
 }
@@ -145,38 +154,53 @@ impl FlowKey for Key6 {
     }
 
     fn parts(self) -> KeyParts {
-        let (ports, direction) = unpack_ports(self.interface_ports);
+        let (ports, direction, rejection) = unpack_ports(self.interface_ports);
         KeyParts {
             interface: self.interface(),
             direction,
             src: IpAddr::V6(Ipv6Addr::from_bits(whole(self.src))),
             dst: IpAddr::V6(Ipv6Addr::from_bits(whole(self.dst))),
             ports,
+            rejection,
         }
     }
 
+    fn rejected(self, reason: DropReason) -> Self {
+        Self { interface_ports: with_reason(self.interface_ports, reason), ..self }
+    }
+
     fn with_ports(self, ports: Ports) -> Self {
-        let (_, direction) = unpack_ports(self.interface_ports);
+        let (_, direction, _) = unpack_ports(self.interface_ports);
         Self { interface_ports: self.interface_ports & !PORTS_MASK | pack_ports(ports, direction), ..self }
     }
 }
 
-/// The low 48 bits of a packed word hold ports, protocol and direction.
+/// The low 48 bits of a packed word hold ports, protocol, direction and drop reason.
 const PORTS_MASK: u64 = 0xffff_ffff_ffff;
+const REASON_MASK: u64 = 0x3f;
+const DIRECTION_SHIFT: u32 = 6;
 
 #[inline]
 fn pack_ports(ports: Ports, direction: Direction) -> u64 {
-    u64::from(ports.src) << 32 | u64::from(ports.dst) << 16 | u64::from(ports.protocol) << 8 | direction as u64
+    let ports_and_protocol = u64::from(ports.src) << 32 | u64::from(ports.dst) << 16 | u64::from(ports.protocol) << 8;
+    ports_and_protocol | (direction as u64) << DIRECTION_SHIFT
 }
 
-fn unpack_ports(word: u64) -> (Ports, Direction) {
-    let direction = match word as u8 {
+fn with_reason(word: u64, reason: DropReason) -> u64 {
+    word & !REASON_MASK | u64::from(reason.number())
+}
+
+fn unpack_ports(word: u64) -> (Ports, Direction, Option<DropReason>) {
+    let direction = match (word as u8) >> DIRECTION_SHIFT {
         1 => Direction::Ingress,
         2 => Direction::Egress,
         _ => Direction::Unknown,
     };
-    (Ports { src: (word >> 32) as u16, dst: (word >> 16) as u16, protocol: (word >> 8) as u8 }, direction)
+    let ports = Ports { src: (word >> 32) as u16, dst: (word >> 16) as u16, protocol: (word >> 8) as u8 };
+    (ports, direction, DropReason::from_number((word & REASON_MASK) as u8))
 }
+
+const _: () = assert!(REASON_MASK == crate::capture::DROP_REASONS_MAX as u64);
 
 #[inline]
 fn halves(address: u128) -> [u64; 2] {
@@ -219,6 +243,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_reason_comes_back_and_changes_nothing_else(t in tuple(), number in 1..=crate::capture::DROP_REASONS_MAX) {
+            let reason = DropReason::from_number(number).unwrap();
+            let accepted4 = key4(&t);
+            let accepted6 = key6(&t);
+            prop_assert_eq!(accepted4.rejected(reason).parts(), KeyParts { rejection: Some(reason), ..accepted4.parts() });
+            prop_assert_eq!(accepted6.rejected(reason).parts(), KeyParts { rejection: Some(reason), ..accepted6.parts() });
+            prop_assert!(accepted4.rejected(reason) > accepted4 && accepted6.rejected(reason) > accepted6);
+            prop_assert_eq!(accepted4.parts().rejection, None);
+        }
+
         #[test]
         fn parts_give_back_what_was_packed(t in tuple()) {
             let parts = key4(&t).parts();

@@ -119,7 +119,11 @@ impl<K: FlowKey> Table<K> {
         match self.find(key, hash) {
             Ok(entry) => {
                 if let Some(found) = self.entries.get_mut(entry) {
-                    found.counts.add(counts);
+                    // What is there may all have been taken away again; its times are nobody's then.
+                    match found.counts.packets {
+                        0 => found.counts = *counts,
+                        _ => found.counts.add(counts),
+                    }
                 }
                 if let (Some(found), Some(detail)) = (self.details.get_mut(entry), detail) {
                     found.add(detail);
@@ -130,6 +134,16 @@ impl<K: FlowKey> Table<K> {
                 self.details.extend(detail);
             }
         }
+    }
+
+    /// Takes so much of a flow's packets and bytes away again, as far as they are there; says how much that was. The
+    /// flow stays, if only with nothing.
+    pub fn take(&mut self, key: K, packets: u64, bytes: u64) -> (u64, u64) {
+        if self.index.is_empty() {
+            return (0, 0);
+        }
+        let Ok(entry) = self.find(key, self.hasher.hash_one(key)) else { return (0, 0) };
+        self.entries.get_mut(entry).map_or((0, 0), |entry| entry.counts.take(packets, bytes))
     }
 
     /// Puts the flows in the order of their keys, for [`Table::sorted`].

@@ -12,6 +12,7 @@ use flowlog::sink::Sink;
 use flowlog::writer::LineEncoder;
 
 use super::{InterfaceFacts, RecorderError, Rules};
+use crate::capture::DropReasonNames;
 use crate::flow::merge::{FinishedFlow, Merged, Part};
 use crate::ledger::RowCounts;
 use crate::policy::Settled;
@@ -22,6 +23,7 @@ pub(super) struct Pass<'a> {
     pub(super) rules: &'a Rules,
     pub(super) facts: &'a [InterfaceFacts],
     pub(super) settled: Option<Settled<'a>>,
+    pub(super) drop_reasons: &'a DropReasonNames,
     pub(super) late: bool,
 }
 
@@ -81,7 +83,8 @@ impl Pass<'_> {
     ) -> Result<RowCounts, E> {
         let mut counts = RowCounts::default();
         let mut current: Option<(u16, &InterfaceFacts, Record)> = None;
-        for flow in flows {
+        // What the kernel turned away may have been all there was of a flow.
+        for flow in flows.filter(|flow| flow.counts.packets > 0) {
             counts.flows += 1;
             let interface = flow.key.interface;
             if current.as_ref().is_none_or(|(known, ..)| *known != interface) {
@@ -90,7 +93,7 @@ impl Pass<'_> {
             }
             let Some((_, facts, record)) = &mut current else { continue };
             let view = facts.view(&flow);
-            if let Some(omission) = self.rules.fill(record, &flow, &view, self.settled) {
+            if let Some(omission) = self.rules.fill(record, &flow, &view, self.settled, self.drop_reasons) {
                 counts.omitted.count(omission, flow.counts.packets);
                 counts.omitted_bytes += flow.counts.bytes;
                 continue;

@@ -6,7 +6,7 @@ use flowlog::community_id::community_id;
 use flowlog::record::{Action, EtherAddr, Flow, FlowDirection, Record, TrafficType};
 
 use super::{InterfaceFacts, Rules};
-use crate::capture::Direction;
+use crate::capture::{Direction, DropReasonNames};
 use crate::flow::merge::FinishedFlow;
 use crate::ledger::Omission;
 use crate::policy::{FlowView, Settled};
@@ -47,17 +47,22 @@ impl Rules {
         flow: &FinishedFlow,
         view: &FlowView,
         settled: Option<Settled<'_>>,
+        drop_reasons: &DropReasonNames,
     ) -> Option<Omission> {
         if let Some(class) = view.class.filter(|class| self.skipped_traffic.omits(*class)) {
             return Some(Omission::Class(class));
         }
-        let action = settled.map_or(Action::Accept, |policy| policy.verdict(view));
+        let action = match flow.key.rejection {
+            Some(_) => Action::Reject,
+            None => settled.map_or(Action::Accept, |policy| policy.verdict(view)),
+        };
         if !self.traffic.includes(action) {
             return Some(Omission::Action(action));
         }
         record.start_secs = Some((flow.counts.first_ns / NANOS_PER_SEC).cast_signed());
         record.end_secs = Some((flow.counts.last_ns / NANOS_PER_SEC).cast_signed());
         record.flow = self.values(flow, view, action);
+        record.flow.drop_reason = flow.key.rejection.and_then(|reason| drop_reasons.get(reason));
         None
     }
 

@@ -9,7 +9,7 @@ use flowlog::sink::SinkError;
 use proptest::prelude::*;
 
 use super::*;
-use crate::capture::{Block, CaptureDrop, Direction, Fill, Frame, Interface, LinkType};
+use crate::capture::{Block, CaptureDrop, Direction, Fill, Frame, Interface, LinkType, Loss};
 use crate::classify::{Classifier, LocalNetworks};
 use crate::config::{SkippedTraffic, TrafficSelection};
 use crate::flow::FragmentRule;
@@ -278,7 +278,12 @@ fn a_sink_that_fails_ends_the_run_whatever_the_workers_are_doing() {
 #[test]
 fn a_loss_that_the_capture_reports_is_told_once_an_interval_and_interface() {
     let frame = |secs, interface| Given { secs, src: 1, dst: 2, piece: Piece::Whole, interface };
-    let drop = |secs, interface, packets| CaptureDrop { interface, time: Timestamp(secs * NANOS_PER_SEC), packets };
+    let drop = |secs, interface, packets| CaptureDrop {
+        interface,
+        time: Timestamp(secs * NANOS_PER_SEC),
+        packets,
+        loss: Loss::CaptureBuffer,
+    };
     let kept = Kept::default();
     let script = Script {
         frames: vec![frame(60, 0), frame(61, 1), frame(120, 0)],
@@ -286,7 +291,7 @@ fn a_loss_that_the_capture_reports_is_told_once_an_interval_and_interface() {
         drops: vec![drop(70, 1, 3), drop(80, 1, 4), drop(121, 0, 5)],
     };
     let outcome = replay(job(script, &kept, 2, 1 << 20));
-    assert_eq!(outcome.frames.capture_drops, 12);
+    assert_eq!(outcome.frames.lost.total(), 12);
     let records = kept.records.lock().unwrap();
     let told: Vec<_> = records
         .iter()

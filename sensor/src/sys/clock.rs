@@ -21,6 +21,14 @@ pub fn read() -> io::Result<Reading> {
     Ok(Reading { monotonic_ns: before_ns.midpoint(after_ns), wall })
 }
 
+/// What kernel programs stamp packets with: the monotonic clock as of the last tick, up to ten milliseconds ago.
+///
+/// # Errors
+/// As for [`read`].
+pub fn coarse_ns() -> io::Result<u64> {
+    nanoseconds(libc::CLOCK_MONOTONIC_COARSE)
+}
+
 fn nanoseconds(clock: libc::clockid_t) -> io::Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one timespec, which `time` is, alive and ours for the call.

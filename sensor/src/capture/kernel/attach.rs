@@ -2,6 +2,10 @@
 //!
 //! Programs are attached as TCX links (Linux 6.6): several programs live at one hook side by side, ours is the last of
 //! those present, and the kernel takes a link away with the process that holds it, however that ends.
+//!
+//! Older kernels have the classifiers of tc alone, on a clsact queueing discipline. Ours stands behind all others, and
+//! the discipline, which others may use, is never taken away. A classifier outlives a process that is killed: the next
+//! attaching replaces what is there under our program's name.
 
 use super::verdicts::{DropReasons, VerdictSource};
 use crate::sys::interface;
@@ -10,7 +14,7 @@ use aya::{
     maps::{Array, MapError},
     programs::{
         BtfTracePoint, LinkOrder, ProgramError, RawTracePoint, SchedClassifier, TcAttachType,
-        tc::{SchedClassifierLink, TcAttachOptions},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError},
     },
 };
 use std::{collections::HashMap, io};
@@ -24,6 +28,8 @@ pub struct Device {
     pub index: u32,
     /// Whether frames begin with an Ethernet header.
     pub ethernet: bool,
+    /// Whether it is the loopback, which shows every packet in both directions.
+    pub loopback: bool,
 }
 
 /// Why something could not be attached.
@@ -54,6 +60,15 @@ pub enum TapError {
         #[source]
         cause: Box<ProgramError>,
     },
+    /// An interface has no place for classifiers, and the kernel makes none.
+    #[error("interface {name}: no clsact queueing discipline")]
+    Clsact {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        #[source]
+        cause: TcError,
+    },
     /// The kernel's type information is not to the loader's liking.
     #[error("the kernel's type information")]
     Btf(#[from] BtfError),
@@ -83,7 +98,7 @@ impl Device {
             ARPHRD_NONE | ARPHRD_RAWIP | ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE => false,
             _ => return Err(TapError::LinkLayer { name: name.to_owned(), hardware_type }),
         };
-        Ok(Self { name: name.to_owned(), index, ethernet })
+        Ok(Self { name: name.to_owned(), index, ethernet, loopback: hardware_type == ARPHRD_LOOPBACK })
     }
 }
 
@@ -97,20 +112,42 @@ const ARPHRD_SIT: u16 = 776;
 const ARPHRD_IPGRE: u16 = 778;
 const ARPHRD_NONE: u16 = 0xfffe;
 
+/// How programs are attached to an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    /// By links of TCX, since Linux 6.6.
+    Tcx,
+    /// As the last classifiers of a clsact queueing discipline.
+    Clsact,
+}
+
 /// The programs, and where they are attached. Dropping it detaches everything.
 #[derive(Debug)]
 pub struct Taps {
     object: Ebpf,
     reasons: DropReasons,
-    links: HashMap<u32, [SchedClassifierLink; 2]>,
+    attachment: Attachment,
+    links: HashMap<u32, Vec<SchedClassifierLink>>,
 }
 
 impl Taps {
-    pub(super) fn new(object: Ebpf, reasons: DropReasons) -> Self {
-        Self { object, reasons, links: HashMap::new() }
+    pub(super) fn new(object: Ebpf, reasons: DropReasons, attachment: Attachment) -> Self {
+        Self { object, reasons, attachment, links: HashMap::new() }
     }
 
-    /// Counts what passes `device` from now on, in both directions; once, however often it is called.
+    /// How programs are attached: the best way that the kernel has.
+    pub fn attachment(&self) -> Attachment {
+        self.attachment
+    }
+
+    /// Takes the old way where there is a better one.
+    #[cfg(test)]
+    pub(super) fn attach_by(&mut self, attachment: Attachment) {
+        self.attachment = attachment;
+    }
+
+    /// Counts what passes `device` from now on, in both directions; once, however often it is called. What goes out by the
+    /// loopback comes in by it, and is counted there.
     ///
     /// # Errors
     /// The kernel refuses. Then nothing stays attached.
@@ -120,8 +157,10 @@ impl Taps {
         }
         let (ingress, egress) =
             if device.ethernet { ("flow_ingress", "flow_egress") } else { ("flow_ingress_l3", "flow_egress_l3") };
-        let links =
-            [self.tap(ingress, device, TcAttachType::Ingress)?, self.tap(egress, device, TcAttachType::Egress)?];
+        let mut links = vec![self.tap(ingress, device, TcAttachType::Ingress)?];
+        if !device.loopback {
+            links.push(self.tap(egress, device, TcAttachType::Egress)?);
+        }
         self.links.insert(device.index, links);
         Ok(())
     }
@@ -129,6 +168,17 @@ impl Taps {
     /// Stops counting at the interface of that index; whether it was counted.
     pub fn detach(&mut self, index: u32) -> bool {
         self.links.remove(&index).is_some()
+    }
+
+    /// Has the kernel verify all programs for interfaces, so that attaching one later needs no right to load.
+    ///
+    /// # Errors
+    /// The kernel refuses a program.
+    pub fn load_programs(&mut self) -> Result<(), TapError> {
+        for name in ["flow_ingress", "flow_egress", "flow_ingress_l3", "flow_egress_l3"] {
+            self.classifier(name)?;
+        }
+        Ok(())
     }
 
     /// Indexes of the interfaces that are counted.
@@ -180,9 +230,12 @@ impl Taps {
     }
 
     fn tap(&mut self, name: &'static str, device: &Device, at: TcAttachType) -> Result<SchedClassifierLink, TapError> {
+        let options = match self.attachment {
+            Attachment::Tcx => TcAttachOptions::TcxOrder(LinkOrder::last()),
+            Attachment::Clsact => behind_all(name, device, at)?,
+        };
         let program = self.classifier(name)?;
-        let last = TcAttachOptions::TcxOrder(LinkOrder::last());
-        let link = program.attach_with_options(&device.name, at, last).map_err(failed(name))?;
+        let link = program.attach_with_options(&device.name, at, options).map_err(failed(name))?;
         program.take_link(link).map_err(failed(name))
     }
 
@@ -195,6 +248,30 @@ impl Taps {
         Ok(program)
     }
 }
+
+/// A place behind all classifiers. What a killed run has left there is taken away first.
+fn behind_all(program: &str, device: &Device, at: TcAttachType) -> Result<TcAttachOptions, TapError> {
+    if let Err(cause) = tc::qdisc_add_clsact(&device.name)
+        && !is_there_already(&cause)
+    {
+        return Err(TapError::Clsact { name: device.name.clone(), cause });
+    }
+    // Nothing of ours may be there, which is no error.
+    tc::qdisc_detach_program(&device.name, at, program).ok();
+    Ok(TcAttachOptions::Netlink(NlOptions { priority: LAST_PRIORITY, ..NlOptions::default() }))
+}
+
+/// Whether the discipline was there before us.
+fn is_there_already(error: &TcError) -> bool {
+    match error {
+        TcError::AlreadyAttached => true,
+        TcError::NetlinkError(error) => error.raw_os_error() == Some(libc::EEXIST),
+        _ => false,
+    }
+}
+
+/// Classifiers are asked in the order of this number.
+const LAST_PRIORITY: u16 = u16::MAX;
 
 const TYPED: &str = "verdict_btf";
 const RAW: &str = "verdict_raw";

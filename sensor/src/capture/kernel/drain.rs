@@ -1,20 +1,20 @@
 //! Takes out what the kernel counted.
 //!
-//! Each map has two generations. [`Drain::drain`] tells the programs to count into the other one, waits until every
-//! program that still had the old one in hand has ended, and then empties it, thousands of entries a call. So no count
-//! is lost, none is read half-written, and programs never wait. What found no room in a map comes through a ring buffer,
-//! which is emptied at the same time, or oftener where it fills ([`Drain::drain_overflow`]); its counts may belong to
-//! either side of the flip, as their times tell.
+//! Each map has two generations. [`Drain::turn_at`] tells the programs from when on they shall count into the other one;
+//! each packet is put where its own time says. When that moment has passed, [`Drain::settle`] waits until every program
+//! that still had the old one in hand has ended, and [`Drain::take_some`] empties it, thousands of entries a call. So no
+//! count is lost, none is read half-written, none spans a turn, and programs never wait. What found no room in a map
+//! comes through a ring buffer, which is emptied at the same time, or oftener where it fills
+//! ([`Drain::drain_overflow`]); its counts may belong to either side of the turn, as their times tell.
 //!
-//! Kernel time is coarse: a packet may be stamped a few milliseconds early, so a count in the generation that began with
-//! an interval can carry a time just before it.
+//! All times are those of the kernel's coarse monotonic clock ([`clock::coarse_ns`]), which programs stamp packets with.
 
 use super::load::LoadError;
 use crate::{
     capture::Direction,
     packet::Addresses,
     sys::{
-        barrier,
+        barrier, clock,
         drained_map::{Cursor, DrainedMap, DrainedMapError},
     },
 };
@@ -24,7 +24,7 @@ use aya::{
 };
 use bytemuck::Pod;
 use flowtap_abi::{
-    Counts, FlowKeyV4, FlowKeyV6, GENERATIONS, Overflow, OverflowKind, Reason, VerdictKey, split_reason_key,
+    Counts, FlowKeyV4, FlowKeyV6, GENERATIONS, Overflow, OverflowKind, Reason, Turn, VerdictKey, split_reason_key,
 };
 use std::{
     io,
@@ -56,6 +56,8 @@ pub struct Verdict {
     pub flow: Flow,
     /// The running kernel's number of the reason.
     pub reason: u32,
+    /// Whether the packets had been counted as a flow of the same interface and direction before they were dropped.
+    pub counted: bool,
 }
 
 /// Takes what a drain brings. A flow may come more than once in a drain; counts add up.
@@ -84,6 +86,16 @@ pub struct Drained {
     pub refused: u64,
 }
 
+impl Drained {
+    /// Adds what another step took out.
+    pub fn add(&mut self, other: &Self) {
+        self.flows += other.flows;
+        self.verdicts += other.verdicts;
+        self.overflowed += other.overflowed;
+        self.refused += other.refused;
+    }
+}
+
 /// Why a drain stopped. What was handed over stays handed over; the next drain takes the rest.
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
@@ -99,6 +111,9 @@ pub enum DrainError {
     /// The kernel refused to wait for its programs.
     #[error("the kernel refuses to wait for its programs")]
     Barrier(#[source] io::Error),
+    /// The kernel refused its clock.
+    #[error("the kernel refuses its clock")]
+    Clock(#[source] io::Error),
     /// A map could not be read or written.
     #[error("a map could not be read or written")]
     Map(#[from] MapError),
@@ -109,8 +124,11 @@ pub enum DrainError {
 
 /// The maps, seen from the side that empties them.
 pub struct Drain {
-    generation: Array<MapData, u32>,
+    turn: Array<MapData, u64>,
+    /// The generation that is counted into until the turn that was announced last.
     current: usize,
+    /// What is being emptied.
+    quiet: Option<Quiet>,
     flows_v4: [DrainedMap<FlowKeyV4, Counts>; GENERATIONS],
     flows_v6: [DrainedMap<FlowKeyV6, Counts>; GENERATIONS],
     verdicts: [DrainedMap<VerdictKey, Counts>; GENERATIONS],
@@ -127,8 +145,9 @@ impl Drain {
         let flows_v6 = [drained(object, "FLOWS_V6_A")?, drained(object, "FLOWS_V6_B")?];
         let verdicts = [drained(object, "VERDICTS_A")?, drained(object, "VERDICTS_B")?];
         Ok(Self {
-            generation: take(object, "GENERATION")?.try_into()?,
+            turn: take(object, "TURN")?.try_into()?,
             current: 0,
+            quiet: None,
             flows_v4,
             flows_v6,
             verdicts,
@@ -140,30 +159,76 @@ impl Drain {
         })
     }
 
-    /// Hands over everything counted until now. Waits for running programs, some milliseconds.
+    /// Tells the programs to go over to the other generation at `at_ns`, which must be empty: everything was taken since
+    /// the last turn. Until that moment another call may choose another one.
     ///
     /// # Errors
-    /// The kernel refused something; see [`DrainError`].
-    pub fn drain(&mut self, harvest: &mut impl Harvest) -> Result<Drained, DrainError> {
-        let quiet = self.current;
-        let next = (quiet + 1) % GENERATIONS;
-        self.generation.set(0, u32::from(next == 1), 0)?;
-        self.current = next;
-        barrier::wait().map_err(DrainError::Barrier)?;
+    /// The kernel refused.
+    pub fn turn_at(&mut self, at_ns: u64) -> Result<(), DrainError> {
+        let to_second = (self.current + 1) % GENERATIONS == 1;
+        Ok(self.turn.set(0, Turn::new(at_ns, to_second).0, 0)?)
+    }
 
+    /// To be called when the turn has passed: waits for the programs that were running then, some milliseconds. What was
+    /// counted before the turn is quiet afterwards, and can be taken.
+    ///
+    /// # Errors
+    /// The kernel offers no such wait.
+    pub fn settle(&mut self) -> Result<(), DrainError> {
+        barrier::wait().map_err(DrainError::Barrier)?;
+        self.quiet = Some(Quiet { generation: self.current, map: QuietMap::FlowsV4, cursor: Cursor::Start });
+        self.current = (self.current + 1) % GENERATIONS;
+        Ok(())
+    }
+
+    /// Hands over a batch of what is quiet, flows before verdicts; `None` when nothing is left of it, and with that the
+    /// last answer everything that found no room, and the counters.
+    ///
+    /// # Errors
+    /// The kernel refused a batch; another call goes on behind it.
+    pub fn take_some(&mut self, harvest: &mut impl Harvest) -> Result<Option<Drained>, DrainError> {
+        let Some(mut quiet) = self.quiet.take() else { return Ok(None) };
         let mut drained = Drained::default();
-        if let Some(map) = self.flows_v4.get_mut(quiet) {
-            drained.flows += empty(map, "IPv4 flows", |key, counts| harvest.flow(&Flow::from(key), counts))?;
+        let taken = match quiet.map {
+            QuietMap::FlowsV4 => {
+                let each = |key: &FlowKeyV4, counts: &Counts| harvest.flow(&Flow::from(key), counts);
+                take_batch(&mut self.flows_v4, &mut quiet, each).map(|count| drained.flows = count)
+            }
+            QuietMap::FlowsV6 => {
+                let each = |key: &FlowKeyV6, counts: &Counts| harvest.flow(&Flow::from(key), counts);
+                take_batch(&mut self.flows_v6, &mut quiet, each).map(|count| drained.flows = count)
+            }
+            QuietMap::Verdicts => {
+                let each = |key: &VerdictKey, counts: &Counts| harvest.verdict(&Verdict::from(key), counts);
+                take_batch(&mut self.verdicts, &mut quiet, each).map(|count| drained.verdicts = count)
+            }
+            QuietMap::Rest => {
+                let Drained { overflowed, refused, .. } = self.drain_overflow(harvest);
+                self.reasons(harvest)?;
+                return Ok(Some(Drained { overflowed, refused, ..drained }));
+            }
+        };
+        // Also after an error: the rest of that map is given up, and shows as what was never drained.
+        if taken.is_err() || quiet.cursor == Cursor::End {
+            (quiet.map, quiet.cursor) = (quiet.map.next(), Cursor::Start);
         }
-        if let Some(map) = self.flows_v6.get_mut(quiet) {
-            drained.flows += empty(map, "IPv6 flows", |key, counts| harvest.flow(&Flow::from(key), counts))?;
+        self.quiet = Some(quiet);
+        taken.map_err(|cause| DrainError::Batch { map: quiet.map.name(), cause })?;
+        Ok(Some(drained))
+    }
+
+    /// Turns now, and hands over everything that was counted until then.
+    ///
+    /// # Errors
+    /// As for the steps it is made of.
+    pub fn drain(&mut self, harvest: &mut impl Harvest) -> Result<Drained, DrainError> {
+        self.turn_at(clock::coarse_ns().map_err(DrainError::Clock)?)?;
+        self.settle()?;
+        let mut sum = Drained::default();
+        while let Some(drained) = self.take_some(harvest)? {
+            sum.add(&drained);
         }
-        if let Some(map) = self.verdicts.get_mut(quiet) {
-            drained.verdicts += empty(map, "verdicts", |key, counts| harvest.verdict(&Verdict::from(key), counts))?;
-        }
-        let Drained { overflowed, refused, .. } = self.drain_overflow(harvest);
-        self.reasons(harvest)?;
-        Ok(Drained { overflowed, refused, ..drained })
+        Ok(sum)
     }
 
     /// Hands over what found no room in a map; [`Self::overflow_fd`] tells when there is something.
@@ -226,20 +291,54 @@ impl Drain {
     }
 }
 
-/// Takes every entry out of a map nobody writes to.
-fn empty<K: Pod, V: Pod>(
-    map: &mut DrainedMap<K, V>,
-    name: &'static str,
-    mut each: impl FnMut(&K, &V),
-) -> Result<u64, DrainError> {
-    let mut entries = 0;
-    let mut cursor = Cursor::Start;
-    while cursor != Cursor::End {
-        let batch = map.take_batch(&mut cursor).map_err(|cause| DrainError::Batch { map: name, cause })?;
-        for (key, value) in batch {
-            each(key, value);
-            entries += 1;
+/// A generation that nobody counts into, and how far it is emptied.
+#[derive(Debug, Clone, Copy)]
+struct Quiet {
+    generation: usize,
+    map: QuietMap,
+    cursor: Cursor,
+}
+
+/// What is emptied, in this order.
+#[derive(Debug, Clone, Copy)]
+enum QuietMap {
+    FlowsV4,
+    FlowsV6,
+    Verdicts,
+    /// The ring buffer and the counters, which have no generations.
+    Rest,
+}
+
+impl QuietMap {
+    fn next(self) -> Self {
+        match self {
+            Self::FlowsV4 => Self::FlowsV6,
+            Self::FlowsV6 => Self::Verdicts,
+            Self::Verdicts | Self::Rest => Self::Rest,
         }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::FlowsV4 => "IPv4 flows",
+            Self::FlowsV6 => "IPv6 flows",
+            Self::Verdicts => "verdicts",
+            Self::Rest => "the rest",
+        }
+    }
+}
+
+/// Takes a batch out of the quiet one of these maps.
+fn take_batch<K: Pod, V: Pod>(
+    maps: &mut [DrainedMap<K, V>; GENERATIONS],
+    quiet: &mut Quiet,
+    mut each: impl FnMut(&K, &V),
+) -> io::Result<u64> {
+    let Some(map) = maps.get_mut(quiet.generation) else { return Ok(0) };
+    let mut entries = 0;
+    for (key, value) in map.take_batch(&mut quiet.cursor)? {
+        each(key, value);
+        entries += 1;
     }
     Ok(entries)
 }
@@ -308,7 +407,7 @@ impl From<&VerdictKey> for Verdict {
             src_port,
             dst_port,
         };
-        Self { flow, reason: key.reason }
+        Self { flow, reason: key.reason, counted: key.counted != 0 }
     }
 }
 

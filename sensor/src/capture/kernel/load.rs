@@ -4,7 +4,7 @@
 //! takes the packet plane and says why.
 
 use super::{
-    attach::Taps,
+    attach::{Attachment, Taps},
     btf::{Btf, BtfError, KERNEL_BTF},
     drain::{Drain, DrainError},
     verdicts::{DropReasons, OFFSETS, REASON_ARGUMENT},
@@ -78,9 +78,6 @@ pub enum LoadError {
         /// Where it is.
         argument: u32,
     },
-    /// The kernel is older than 6.6: programs cannot be attached side by side with others.
-    #[error("the kernel has no TCX, which came with Linux 6.6")]
-    NoTcx,
     /// The kernel cannot wait for running programs (`nohz_full`), so a generation is never known to be quiet.
     #[error("the kernel offers no membarrier that waits for its programs")]
     NoBarrier,
@@ -121,9 +118,8 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     if argument != REASON_ARGUMENT {
         return Err(LoadError::ReasonArgument { argument });
     }
-    if !btf.enum_values("bpf_attach_type")?.iter().any(|(name, _)| name == "BPF_TCX_INGRESS") {
-        return Err(LoadError::NoTcx);
-    }
+    let has_tcx = btf.enum_values("bpf_attach_type")?.iter().any(|(name, _)| name == "BPF_TCX_INGRESS");
+    let attachment = if has_tcx { Attachment::Tcx } else { Attachment::Clsact };
     let reasons = DropReasons::read(&btf)?;
     let inode = fs::metadata(OWN_NAMESPACE).map_err(LoadError::Namespace)?.ino();
     // Inode numbers of the namespace file system are 32 bits wide.
@@ -135,6 +131,10 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
 
     let mut loader = EbpfLoader::new();
     loader.override_global("WATCHED_NAMESPACE", &namespace, true);
+    let [tc_ingress, socket_filter] =
+        ["TC_INGRESS", "SOCKET_FILTER"].map(|name| reasons.number(name).unwrap_or(u32::MAX));
+    loader.override_global("TC_INGRESS", &tc_ingress, true);
+    loader.override_global("SOCKET_FILTER", &socket_filter, true);
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
     }
@@ -147,7 +147,7 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     }
     let mut object = loader.load(OBJECT).map_err(refused)?;
     let drain = Drain::new(&mut object)?;
-    Ok((Taps::new(object, reasons), drain))
+    Ok((Taps::new(object, reasons, attachment), drain))
 }
 
 fn refused(error: EbpfError) -> LoadError {

@@ -8,6 +8,7 @@ mod frames;
 mod headers;
 mod live;
 mod namespace;
+mod shaping;
 
 use super::{Counts, Drain, Flow, Harvest, LoadError, Reason, Sizes, Taps, Verdict, load};
 use std::collections::HashMap;
@@ -55,7 +56,7 @@ const SMALL: Sizes =
 fn plane(sizes: &Sizes) -> Option<(Taps, Drain)> {
     match load(sizes) {
         Ok(halves) => Some(halves),
-        Err(error @ (LoadError::Permission | LoadError::NoTcx | LoadError::NoBarrier | LoadError::Btf(_))) => {
+        Err(error @ (LoadError::Permission | LoadError::NoBarrier | LoadError::Btf(_))) => {
             eprintln!("skipped: {error}");
             None
         }

@@ -53,7 +53,7 @@ impl DropReasons {
 const PREFIX: &str = "SKB_DROP_REASON_";
 
 /// Offsets that the verdict program wants: the name of its global, and structure and member in the kernel.
-pub(super) const OFFSETS: [(&str, &str, &str); 16] = [
+pub(super) const OFFSETS: [(&str, &str, &str); 18] = [
     ("SKB_HEAD", "sk_buff", "head"),
     ("SKB_DATA", "sk_buff", "data"),
     ("SKB_TAIL", "sk_buff", "tail"),
@@ -64,6 +64,8 @@ pub(super) const OFFSETS: [(&str, &str, &str); 16] = [
     ("SKB_DEVICE", "sk_buff", "dev"),
     ("SKB_IN_INTERFACE", "sk_buff", "skb_iif"),
     ("SKB_SOCKET", "sk_buff", "sk"),
+    ("SKB_CONTROL_BUFFER", "sk_buff", "cb"),
+    ("CONTROL_BUFFER_WORDS", "qdisc_skb_cb", "data"),
     ("SHARED_GSO_SIZE", "skb_shared_info", "gso_size"),
     ("SHARED_GSO_SEGMENTS", "skb_shared_info", "gso_segs"),
     ("DEVICE_INDEX", "net_device", "ifindex"),

@@ -1,7 +1,7 @@
 //! Blocks put together by hand: a block is its type, the bytes of its body, and its length twice.
 
 use super::super::testing::{Drained, PCAPNG, PCAPNG_BORDERS, read, read_with};
-use super::super::{CaptureDrop, CaptureError, LinkType};
+use super::super::{CaptureDrop, CaptureError, LinkType, Loss};
 use super::*;
 
 /// A little-endian block.
@@ -125,7 +125,10 @@ fn obsolete_packets_and_their_drop_counts() {
     assert_eq!(drained.payloads(), [b"y", b"y", b"y"]);
     assert_eq!(drained.times_ns(), [3000, 3000, 3000]);
     assert_eq!(drained.frames[0].0.direction, Direction::Ingress);
-    assert_eq!(drained.drops, [CaptureDrop { interface: 0, time: Timestamp(3000), packets: 7 }]);
+    assert_eq!(
+        drained.drops,
+        [CaptureDrop { interface: 0, time: Timestamp(3000), packets: 7, loss: Loss::CaptureBuffer }]
+    );
 }
 
 #[test]
@@ -145,7 +148,12 @@ fn statistics_are_totals_and_reports_are_what_is_new() {
         interface(b"\x02\0\x01\0a\0\0\0"),
         dropped(0, 7, 2),
     ]);
-    let drop = |interface, micros: u64, packets| CaptureDrop { interface, time: Timestamp(micros * 1000), packets };
+    let drop = |interface, micros: u64, packets| CaptureDrop {
+        interface,
+        time: Timestamp(micros * 1000),
+        packets,
+        loss: Loss::CaptureBuffer,
+    };
     // Six by the packets' own count are one more than the five known, nine in all three more than that. A new section
     // counts from zero.
     assert_eq!(

@@ -243,11 +243,11 @@ fn frames_without_a_flow_are_counted_by_reason() {
         ethernet(0x8100, &tagged(7, IPV4, &[&[0x4f, 0, 0, 60], &packet[4..]].concat())),
         Reason::Truncated,
     );
-    case("a header length of 16", ethernet(IPV4, &with_first(0x44)), Reason::BadHeader);
-    case("version 5", ethernet(IPV4, &with_first(0x55)), Reason::BadHeader);
-    case("a total length of 19", ethernet(IPV4, &[&[0x45, 0, 0, 19], &packet[4..]].concat()), Reason::BadHeader);
+    case("a header length of 16", ethernet(IPV4, &with_first(0x44)), Reason::HeaderLength);
+    case("version 5", ethernet(IPV4, &with_first(0x55)), Reason::IpVersion);
+    case("a total length of 19", ethernet(IPV4, &[&[0x45, 0, 0, 19], &packet[4..]].concat()), Reason::TotalLength);
     case("an IPv6 header cut short", ethernet(0x8100, &tagged(7, IPV6, &ipv6(6, &[])[..39])), Reason::Truncated);
-    case("IPv6 with version 4", ethernet(IPV6, &[&[0x40], &ipv6(6, &[])[1..]].concat()), Reason::BadHeader);
+    case("IPv6 with version 4", ethernet(IPV6, &[&[0x40], &ipv6(6, &[])[1..]].concat()), Reason::IpVersion);
 }
 
 #[test]

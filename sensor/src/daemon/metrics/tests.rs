@@ -1,0 +1,96 @@
+//! The text of a ledger that is known.
+
+use std::time::Duration;
+
+use super::*;
+use crate::capture::Stay;
+use crate::ledger::{FrameCounts, RowCounts};
+use crate::packet::{Fault, NotIp};
+use crate::policy::PolicyCounters;
+use crate::time::{NANOS_PER_SEC, Timestamp};
+
+/// A run in which everything has happened, and every drain is still to come.
+pub(super) fn known() -> Status {
+    let mut frames = FrameCounts {
+        offered: 1000,
+        filtered: 20,
+        unfilterable: 3,
+        packets: 900,
+        bytes: 123_456,
+        late: 5,
+        rejected: 10,
+        moved: 6,
+        early_drains: 2,
+        flows_peak: 44,
+        ..FrameCounts::default()
+    };
+    frames.lost.count(Loss::CaptureBuffer, 11);
+    frames.lost.count(Loss::FlowMap, 2);
+    frames.portless.count(Portless::FragmentUnknown, 8);
+    frames.refused.count(Refusal::NotIp(NotIp::Arp), 70);
+    frames.refused.count(Refusal::Fault(Fault::TruncatedIp), 7);
+    let mut rows = RowCounts {
+        intervals: 3,
+        flows: 60,
+        rows: 50,
+        rows_rejected: 8,
+        rows_late: 4,
+        rows_skipdata: 1,
+        rows_nodata: 2,
+        packets: 800,
+        bytes: 100_000,
+        omitted_bytes: 9_000,
+        policy: PolicyCounters { interfaces_unruled: 0, unjudged: 6, untracked: 12, evicted: 13 },
+        ..RowCounts::default()
+    };
+    rows.omitted.count(Omission::Class(TrafficClass::Dns), 40);
+    rows.omitted.count(Omission::Action(Action::Reject), 30);
+    let started = Timestamp(1_772_442_000 * NANOS_PER_SEC);
+    let stay = |interface, name: &str, frames, drops| Stay {
+        interface,
+        name: name.to_owned(),
+        from: started,
+        until: None,
+        frames,
+        drops,
+    };
+    let half = Duration::from_millis(1250);
+    Status {
+        now: Timestamp(1_772_442_070 * NANOS_PER_SEC),
+        started,
+        interval_secs: 60,
+        published_until: 1_772_442_060,
+        reloads: 1,
+        interfaces: vec![stay(0, "eth0", 990, 11), stay(1, "od\"d\\", 10, 0)],
+        delivery_lag: Quantiles {
+            count: 2,
+            sum: half * 3,
+            max: half * 2,
+            quantiles: [(0.5, half), (0.9, half * 2), (0.99, half * 2)],
+        },
+        ..crate::daemon::status::tests::status(frames, rows)
+    }
+}
+
+#[test]
+fn a_known_ledger_has_this_text() {
+    let features = if cfg!(feature = "ebpf") { "ebpf" } else { "" };
+    let expected = include_str!("known.prom").replace("FEATURES", features);
+    let expected = expected.replace("VERSION", env!("CARGO_PKG_VERSION"));
+    let found = text(&known());
+    for (found, expected) in found.lines().zip(expected.lines()) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.len(), expected.len());
+}
+
+#[test]
+fn a_run_that_watches_nothing_has_a_text_and_a_fault_is_told() {
+    let mut status = crate::daemon::status::tests::status(FrameCounts::default(), RowCounts::default());
+    let has = |text: &str, line: &str| text.lines().any(|found| found == line);
+    let quiet = text(&status);
+    assert!(has(&quiet, "flowtap_ledger_balances 1") && has(&quiet, "flowtap_interfaces_watched 0"), "{quiet}");
+    assert!(!quiet.contains("flowtap_interface_"), "{quiet}");
+    status.frames.offered = 1;
+    assert!(has(&text(&status), "flowtap_ledger_balances 0"));
+}
