@@ -14,6 +14,7 @@
 //! [`Dir::replay`] runs a replay and checks its books. What a capture must add up to is in [`totals`]. Nothing here
 //! knows the library: the program is met as a stranger meets it.
 
+pub mod mirror;
 pub mod program;
 pub mod replay;
 pub mod rows;

@@ -6,6 +6,7 @@ mod control;
 mod documents;
 mod instance;
 mod mirror;
+mod mirrored;
 mod output;
 mod progress;
 mod record;

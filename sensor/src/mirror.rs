@@ -8,7 +8,11 @@
 //!
 //! [`Mirror`] holds what was configured, checked. [`compile`] turns it into tables for one interface, in which a packet
 //! is looked up instead of being shown to each rule; [`Decider`] asks them, and the kernel is given the same ones.
-//! [`explain`] tells people what the tables say, and why. Nothing here sends anything.
+//! [`explain`] tells people what the tables say, and why.
+//!
+//! The executor of the packet plane is [`Executor`]: it takes frames, decides, makes wire frames of them ([`inner`]),
+//! chooses a target ([`balance`]) and hands copies to an [`Outlet`], a file or the network. What became of them is in
+//! [`counters`].
 //!
 //! Differences from AWS: any number of sessions and rules up to the bounds below (AWS: 3 and 10); a session may have
 //! several targets; a rule may leave out its blocks, and then matches both versions of IP; services are numbered rules
@@ -17,13 +21,28 @@
 //! the rule for that service. Packets are copied before the host's firewall sees them (ingress), so copies of what it
 //! then drops are sent all the same and can't be called back. ARP and other frames without IP are never mirrored.
 
+pub mod balance;
+pub mod bucket;
+pub mod checksum;
 pub mod compile;
+pub mod counters;
+mod datagrams;
 mod decide;
+pub mod encapsulate;
+pub mod executor;
 pub mod explain;
 mod filter;
+pub mod flow_hash;
+mod guard;
+pub mod inner;
+mod mirrored;
+pub mod pcap_outlet;
 mod probe;
 mod rate;
+pub mod segment;
+pub mod sender;
 mod session;
+pub mod socket;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -32,7 +51,9 @@ mod warning;
 
 pub use compile::RULES_MAX;
 pub use decide::{Decider, Match};
+pub use executor::{Executor, Outlet};
 pub use filter::{Criteria, CriteriaError, Filter, Rule, RuleAction, RuleNumber, Service, Verdict};
+pub use mirrored::{Mirrored, Pace};
 pub use probe::{Datagram, Point, Probe};
 pub use rate::{BitRate, PacketRate, RateLimit};
 pub use session::{

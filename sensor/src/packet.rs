@@ -4,6 +4,8 @@
 //! becomes a [`Packet`] or a [`Refusal`]; it is never guessed. Each protocol is one file; `link` chooses the first, `ip`
 //! and `transport` follow. [`fast`] answers for the commonest frames without the walk.
 
+use std::net::IpAddr;
+
 use crate::capture::{Direction, LinkType};
 use cursor::Cursor;
 
@@ -19,20 +21,7 @@ pub fn parse(link_type: LinkType, captured: &[u8], original_bytes: u32) -> Resul
     let link = link::read(link_type, &mut cursor)?;
     let wire_bytes = original_bytes.saturating_sub(u32::try_from(captured.len() - cursor.len()).unwrap_or(u32::MAX));
     let ip = ip::read(link.network, cursor, wire_bytes)?;
-    let transport = transport::read(&ip);
-    Ok(Packet {
-        addresses: ip.addresses,
-        protocol: ip.protocol,
-        src_port: transport.src_port,
-        dst_port: transport.dst_port,
-        tcp_flags: transport.tcp_flags,
-        ip_bytes: ip.ip_bytes,
-        fragment: ip.fragment,
-        icmp: transport.icmp,
-        vlan: link.vlan,
-        ether: link.ether,
-        direction: link.direction,
-    })
+    Ok(Packet::new(&link, &ip))
 }
 
 /// The parsed view of a frame.
@@ -63,6 +52,27 @@ pub struct Packet {
     pub direction: Direction,
 }
 
+impl Packet {
+    /// What the headers say, the transport's read here.
+    #[inline]
+    fn new(link: &link::Link, ip: &ip::Ip<'_>) -> Self {
+        let transport = transport::read(ip);
+        Self {
+            addresses: ip.addresses,
+            protocol: ip.protocol,
+            src_port: transport.src_port,
+            dst_port: transport.dst_port,
+            tcp_flags: transport.tcp_flags,
+            ip_bytes: ip.ip_bytes,
+            fragment: ip.fragment,
+            icmp: transport.icmp,
+            vlan: link.vlan,
+            ether: link.ether,
+            direction: link.direction,
+        }
+    }
+}
+
 /// Source and destination, as big-endian numbers (10.0.0.1 is `0x0a00_0001`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Addresses {
@@ -80,6 +90,17 @@ pub enum Addresses {
         /// Destination.
         dst: u128,
     },
+}
+
+impl Addresses {
+    /// Source and destination, as the standard library has them.
+    #[inline]
+    pub fn ends(self) -> (IpAddr, IpAddr) {
+        match self {
+            Self::V4 { src, dst } => (IpAddr::V4(src.into()), IpAddr::V4(dst.into())),
+            Self::V6 { src, dst } => (IpAddr::V6(src.into()), IpAddr::V6(dst.into())),
+        }
+    }
 }
 
 /// Whether a packet is a piece of a larger one (RFC 791, RFC 8200 section 4.5).
@@ -115,6 +136,7 @@ mod ieee80211;
 mod ip;
 mod ipv4;
 mod ipv6;
+mod layout;
 mod link;
 mod linux_sll;
 mod llc;
@@ -129,4 +151,5 @@ mod tests;
 mod transport;
 
 pub use fuzz::fuzz;
+pub use layout::{Layout, locate};
 pub use refusal::{Fault, NotIp, Refusal};

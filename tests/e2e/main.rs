@@ -11,6 +11,8 @@ mod made;
 #[cfg(test)]
 mod mirror;
 #[cfg(test)]
+mod mirrored;
+#[cfg(test)]
 mod options;
 #[cfg(test)]
 mod output;

@@ -12,6 +12,7 @@ use flowtap::config::{Destination, Flags, Settings, SummaryFormat, Workers};
 use flowtap::recorder::RecorderError;
 use flowtap::replay::{Job, replay};
 
+use super::mirrored::{MirroredArgs, Mirroring};
 use super::progress::Progress;
 use super::record::{self, RUNNING, RecordArgs};
 use super::summary::Summary;
@@ -31,6 +32,9 @@ pub(super) struct ReplayArgs {
 
     #[command(flatten)]
     record: RecordArgs,
+
+    #[command(flatten)]
+    mirrored: MirroredArgs,
 
     /// No summary and no progress bar
     #[arg(short, long, help_heading = RUNNING)]
@@ -64,6 +68,7 @@ impl Done {
 /// When the command line, the configuration or the policy is wrong: nothing was read or written then.
 pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
     let started = clock::now();
+    let mirrored = args.mirrored.clone();
     let (settings, inputs) = settings(args)?;
     let format: Format = settings.format.parse()?;
     let filter = settings.filter.as_deref().map(Filter::new).transpose()?;
@@ -72,6 +77,11 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
     let interfaces = Interfaces::default();
     let (sources, mut damage) = open_all(&inputs, &interfaces);
     let opened = !sources.is_empty();
+    let source: Box<dyn Source> = match filter {
+        Some(filter) => Box::new(Filtered::new(joined(sources), filter)),
+        None => joined(sources),
+    };
+    let (source, mirroring) = mirrored.wrap(&settings, &interfaces, source)?;
     let sink = match output::open(&settings, &format) {
         Ok(sink) => sink,
         Err(error) => {
@@ -82,10 +92,6 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
         }
     };
 
-    let source: Box<dyn Source> = match filter {
-        Some(filter) => Box::new(Filtered::new(joined(sources), filter)),
-        None => joined(sources),
-    };
     let progress = Progress::new(&inputs, settings.quiet);
     let limits = record::limits(&settings, &format, workers, recording.rules.seed);
     let mut outcome =
@@ -104,6 +110,11 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
         complain(&error.to_string());
         done.usage_is_wrong = matches!(error, RecorderError::Policy(_));
     }
+    let mirror = mirroring.map(Mirroring::finish).transpose().unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        done.complete = false;
+        None
+    });
     let summary = Summary {
         frames: &outcome.frames,
         rows: &outcome.rows,
@@ -111,6 +122,7 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
         output_failed: failure.is_some(),
         damage: &damage,
         has_policy: settings.policy.is_some(),
+        mirror: mirror.as_ref(),
         elapsed: clock::now().duration_since(started),
     };
     if failure.is_none() && !summary.balances() {

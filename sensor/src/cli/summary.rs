@@ -13,6 +13,8 @@ use flowtap::ledger::{FrameCounts, Omission, RowCounts, Tally};
 use flowtap::packet::Refusal;
 use serde_json::{Value, json};
 
+use super::mirrored::MirrorReport;
+
 /// Everything there is to say about a replay.
 pub(super) struct Summary<'a> {
     pub(super) frames: &'a FrameCounts,
@@ -24,13 +26,18 @@ pub(super) struct Summary<'a> {
     pub(super) damage: &'a [CaptureError],
     /// Whether a policy judged the flows.
     pub(super) has_policy: bool,
+    /// What became of mirrored packets, if any were to be mirrored.
+    pub(super) mirror: Option<&'a MirrorReport>,
     pub(super) elapsed: Duration,
 }
 
 impl Summary<'_> {
     /// Whether every frame and every packet is accounted for. An output that failed took rows with it.
     pub(super) fn balances(&self) -> bool {
-        !self.output_failed && self.frames.balances() && self.rows.balances(self.frames)
+        !self.output_failed
+            && self.frames.balances()
+            && self.rows.balances(self.frames)
+            && self.mirror.is_none_or(MirrorReport::balances)
     }
 
     /// Writes the summary to standard error. Nothing can be done if that is closed.
@@ -85,6 +92,7 @@ impl Summary<'_> {
                 "rows": file.row_count,
                 "bytes": file.size_bytes,
             })).collect::<Vec<_>>(),
+            "mirror": self.mirror.map(MirrorReport::to_json),
             "damage": self.damage.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "elapsed-secs": self.elapsed.as_secs_f64(),
             "frames-per-sec": self.packets_per_sec(),
@@ -149,6 +157,9 @@ impl fmt::Display for Summary<'_> {
                 "  {} flows judged without their connection, {} connections forgotten early: too many at once",
                 rows.policy.untracked, rows.policy.evicted
             )?;
+        }
+        if let Some(mirror) = self.mirror {
+            mirror.fmt(f)?;
         }
         for file in self.files {
             writeln!(f, "file      {} ({} rows, {} bytes)", file.path.display(), file.row_count, file.size_bytes)?;

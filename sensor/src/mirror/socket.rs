@@ -1,0 +1,222 @@
+//! The way to one target: raw sockets, so that every copy has the source port of its flow.
+//!
+//! A raw socket (raw(7)) takes UDP datagrams with the header that we write; the kernel writes the IP header, routes, and
+//! fragments where it is let. There are two, since that is a property of the socket: one whose packets must not be
+//! fragmented and one whose packets may. Neither is ever read; a filter keeps everything out of them.
+//!
+//! A third socket, an ordinary one that sends nothing, is connected to the target: the kernel tells through it the source
+//! address and the path's MTU, as it learns them.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt as nix_option};
+use rustix::io::Errno;
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use super::Target;
+use super::counters::Skip;
+use super::encapsulate::Path;
+
+/// The way to a target.
+pub struct TargetSocket {
+    address: SocketAddr,
+    /// As the kernel's calls want it.
+    destination: SocketAddrAny,
+    whole: Socket,
+    fragmenting: Socket,
+    probe: UdpSocket,
+    path: Path,
+    path_mtu: usize,
+}
+
+/// The path is too small for full frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the path takes packets of {path_mtu} bytes, and copies of full frames (MTU {wire_mtu}) have {needed}: they are \
+     fragmented, or skipped where the session says `too-big = \"skip\"`. Raise the MTU of the path to {needed} or more \
+     (4 more for each VLAN tag)"
+)]
+pub struct PathWarning {
+    /// Of the interface whose frames are copied.
+    pub wire_mtu: usize,
+    /// What a copy of a full frame needs.
+    pub needed: usize,
+    /// What there is.
+    pub path_mtu: usize,
+}
+
+impl TargetSocket {
+    /// Opens the way. Needs the right to open raw sockets; needs no answer from the target.
+    ///
+    /// # Errors
+    /// When the right is missing, or there is no route.
+    pub fn open(target: &Target) -> io::Result<Self> {
+        let address = SocketAddr::new(target.address, target.port.get());
+        let (probe, path, path_mtu) = probe(address)?;
+        let open = |may_fragment| raw_socket(address, path, may_fragment);
+        Ok(Self {
+            address,
+            destination: SocketAddr::new(target.address, 0).as_any(),
+            whole: open(false)?,
+            fragmenting: open(true)?,
+            probe,
+            path,
+            path_mtu,
+        })
+    }
+
+    /// From us to the target.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// The longest outer packet that gets there whole.
+    pub fn path_mtu(&self) -> usize {
+        self.path_mtu
+    }
+
+    /// What to say if full frames of a wire with this MTU don't fit the path.
+    pub fn path_warning(&self, wire_mtu: usize) -> Option<PathWarning> {
+        let needed = self.path.packet_bytes(ETHERNET_HEADER_BYTES + wire_mtu);
+        (needed > self.path_mtu).then_some(PathWarning { wire_mtu, needed, path_mtu: self.path_mtu })
+    }
+
+    /// Looks again at route, source address and path MTU.
+    ///
+    /// # Errors
+    /// When there is no route now; what was known stays.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        // A new socket: one that is connected keeps the source address it was given.
+        let (probe, path, path_mtu) = probe(self.address)?;
+        if path != self.path {
+            self.whole = raw_socket(self.address, path, false)?;
+            self.fragmenting = raw_socket(self.address, path, true)?;
+        }
+        (self.probe, self.path, self.path_mtu) = (probe, path, path_mtu);
+        Ok(())
+    }
+
+    /// Takes note that the kernel knows of a smaller MTU: some router has said so.
+    pub fn learn_mtu(&mut self) {
+        if let Ok(mtu) = mtu_of(&self.probe, self.address) {
+            self.path_mtu = mtu;
+        }
+    }
+
+    /// Sends datagrams that begin with their UDP headers, and tells of each what became of it. Those that may be
+    /// fragmented are those that must.
+    pub fn send(&mut self, datagrams: &[&[u8]], may_fragment: bool, mut settle: impl FnMut(usize, Result<(), Skip>)) {
+        let slices: Vec<_> = datagrams.iter().map(|datagram| [IoSlice::new(datagram)]).collect();
+        let mut next = 0;
+        let mut has_retried = false;
+        while next < slices.len() {
+            let left = slices.get(next..).unwrap_or_default();
+            let socket = if may_fragment { &self.fragmenting } else { &self.whole };
+            match send_some(socket, &self.destination, left) {
+                Ok(sent) => {
+                    (next..next + sent).for_each(|at| settle(at, Ok(())));
+                    next += sent;
+                    has_retried = false;
+                }
+                // What an earlier datagram has met is told when the next is sent, which then was not.
+                Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::PROTO | Errno::INTR) if !has_retried => {
+                    has_retried = true;
+                }
+                Err(error) => {
+                    settle(next, Err(reason(error)));
+                    if error == Errno::MSGSIZE {
+                        self.learn_mtu();
+                    }
+                    next += 1;
+                    has_retried = false;
+                }
+            }
+        }
+    }
+}
+
+/// Sends as many as the kernel takes at once, at least one.
+fn send_some(socket: &Socket, destination: &SocketAddrAny, datagrams: &[[IoSlice<'_>; 1]]) -> Result<usize, Errno> {
+    let mut nothing: Vec<_> = datagrams.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let messages = datagrams.iter().zip(&mut nothing);
+    let mut messages: Vec<_> =
+        messages.map(|(datagram, nothing)| MMsgHdr::new_with_addr(destination, datagram, nothing)).collect();
+    sendmmsg(socket, &mut messages, SendFlags::empty())
+}
+
+fn reason(error: Errno) -> Skip {
+    match error {
+        Errno::MSGSIZE => Skip::TooBig,
+        Errno::NOBUFS | Errno::AGAIN | Errno::NOMEM => Skip::NoBuffer,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::CONNREFUSED | Errno::NETDOWN | Errno::HOSTDOWN => {
+            Skip::Unreachable
+        }
+        _ => Skip::Refused,
+    }
+}
+
+/// A socket that sends UDP datagrams with headers of our own, and takes in nothing.
+fn raw_socket(address: SocketAddr, path: Path, may_fragment: bool) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::RAW, Some(Protocol::UDP))?;
+    // Before anything can arrive.
+    socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
+    socket.set_mark(COPY_MARK)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+    // Without it the kernel keeps to itself that a queue behind it was full.
+    match path {
+        Path::V4 { .. } => {
+            setsockopt(&socket, nix_option::Ipv4RecvErr, &true)?;
+            let discovery = if may_fragment { Ipv4PathMtuDiscovery::DONT } else { Ipv4PathMtuDiscovery::DO };
+            sockopt::set_ip_mtu_discover(&socket, discovery)?;
+        }
+        Path::V6 { src, .. } => {
+            setsockopt(&socket, nix_option::Ipv6RecvErr, &true)?;
+            let discovery = if may_fragment { Ipv6PathMtuDiscovery::DONT } else { Ipv6PathMtuDiscovery::DO };
+            sockopt::set_ipv6_mtu_discover(&socket, discovery)?;
+            // The checksum that we write is over this address.
+            socket.bind(&SocketAddr::new(src.into(), 0).into())?;
+        }
+    }
+    Ok(socket)
+}
+
+/// Asks the kernel for the way to `address`.
+fn probe(address: SocketAddr) -> io::Result<(UdpSocket, Path, usize)> {
+    let unspecified = match address.ip() {
+        IpAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+        IpAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
+    };
+    let probe = UdpSocket::bind(unspecified)?;
+    probe.connect(address)?;
+    let path = Path::new(probe.local_addr()?.ip(), address.ip()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let mtu = mtu_of(&probe, address)?;
+    Ok((probe, path, mtu))
+}
+
+fn mtu_of(probe: &UdpSocket, address: SocketAddr) -> io::Result<usize> {
+    let mtu = match address {
+        SocketAddr::V4(_) => sockopt::ip_mtu(probe)?,
+        SocketAddr::V6(_) => sockopt::ipv6_mtu(probe)?,
+    };
+    // Loopback has more than a packet's length can say.
+    Ok((mtu as usize).min(65_535))
+}
+
+/// Tells our copies from everything else on this host; the kernel plane's marks begin with the same twenty bits.
+pub const COPY_MARK: u32 = 0xf10a_7fff;
+
+const ETHERNET_HEADER_BYTES: usize = 14;
+
+/// `BPF_RET | BPF_K`: keep so much of what comes, here nothing.
+const RETURN: u16 = 0x06;
+/// A batch, and the next.
+const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// How long a full socket is waited for.
+const SEND_TIMEOUT: Duration = Duration::from_millis(500);
