@@ -15,16 +15,19 @@ mod interface;
 mod live;
 mod options;
 mod output;
+mod protocol;
 mod raw;
 #[cfg(test)]
 mod tests;
 pub mod value;
 
 pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
+pub(crate) use flow_log::{whole_number, whole_number_u16};
 pub use interface::{InterfaceId, InterfaceSettings, Label};
 pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
 pub use options::{Flags, SummaryFormat};
 pub use output::{Compression, Destination, FileFormat, Output, SegmentMax};
+pub use protocol::{Ports, Protocol};
 pub use raw::RawConfig;
 
 use std::path::PathBuf;

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod feed;
 pub mod flow;
 pub mod ledger;
+pub mod mirror;
 pub mod packet;
 pub mod policy;
 pub mod recorder;

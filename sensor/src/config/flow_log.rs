@@ -54,8 +54,13 @@ impl FromStr for Interval {
 const INTERVAL_SECS_MAX: u16 = 600;
 
 /// Digits only: Rust's own parser also takes a sign.
-pub(super) fn whole_number(text: &str) -> Option<u64> {
+pub(crate) fn whole_number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Likewise.
+pub(crate) fn whole_number_u16(text: &str) -> Option<u16> {
+    whole_number(text).and_then(|number| number.try_into().ok())
 }
 
 /// Which rows are written (AWS: `TrafficType`).

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::matching::{Criteria, Ports, Protocol};
+use super::matching::Criteria;
 use super::rules::{AclRule, NetworkAcl, Permission, RuleAction, SecurityGroup};
 use crate::config::document::{self, DocumentError};
 use crate::config::glob::Glob;
 use crate::config::value::Cidr;
+use crate::config::{Ports, Protocol};
 
 /// Why a policy was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

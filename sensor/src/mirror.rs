@@ -1,0 +1,139 @@
+//! Traffic mirroring: which packets of which interface are copied, and where to.
+//!
+//! Authority: the AWS pages on traffic mirroring and EC2's API, in whose words this speaks. A [`Session`] joins the
+//! interfaces it mirrors, a [`Filter`] that chooses packets by numbered [`Rule`]s, and the [`Target`]s that get copies.
+//! The sessions of an interface are asked in the order of their numbers. The first whose filter accepts a packet
+//! mirrors it, and no other; a filter that rejects it, or has no rule for it, leaves it to the next session; what none
+//! accepts is not mirrored.
+//!
+//! [`Mirror`] holds what was configured, checked. [`compile`] turns it into tables for one interface, in which a packet
+//! is looked up instead of being shown to each rule; [`Decider`] asks them, and the kernel is given the same ones.
+//! [`explain`] tells people what the tables say, and why. Nothing here sends anything.
+//!
+//! Differences from AWS: any number of sessions and rules up to the bounds below (AWS: 3 and 10); a session may have
+//! several targets; a rule may leave out its blocks, and then matches both versions of IP; services are numbered rules
+//! like the others; and unless `aws-parity` is on, what AWS never mirrors is mirrored if a rule accepts it. With it,
+//! DHCP, instance metadata, time sync and licence activation are never mirrored, and DNS to the resolver only by
+//! the rule for that service. Packets are copied before the host's firewall sees them (ingress), so copies of what it
+//! then drops are sent all the same and can't be called back. ARP and other frames without IP are never mirrored.
+
+pub mod compile;
+mod decide;
+mod filter;
+mod probe;
+mod rate;
+mod session;
+mod target;
+mod vni;
+
+pub use compile::RULES_MAX;
+pub use decide::{Decider, Match};
+pub use filter::{Criteria, CriteriaError, Filter, Rule, RuleAction, RuleNumber, Service, Verdict};
+pub use probe::{Datagram, Point, Probe};
+pub use rate::{BitRate, PacketRate, RateLimit};
+pub use session::{
+    Mode, Offload, PACKET_LENGTH_MIN_V4, PACKET_LENGTH_MIN_V6, PacketLength, Session, SessionNumber, TooBig,
+};
+pub use target::{CheckTime, Encapsulation, HealthCheck, HttpPath, Question, Target, Threshold, Weight};
+pub use vni::Vni;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// How many targets there may be.
+pub const TARGETS_MAX: usize = 64;
+/// How many filters there may be.
+pub const FILTERS_MAX: usize = 64;
+/// How many sessions there may be (AWS: 3 an interface).
+pub const SESSIONS_MAX: usize = 64;
+
+/// All that is configured about mirroring, complete and consistent. Empty by default: nothing is mirrored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mirror {
+    targets: Vec<Target>,
+    filters: Vec<Arc<Filter>>,
+    sessions: Vec<Session>,
+    aws_parity: bool,
+}
+
+/// A target that is this host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("mirror target `{target}`: {address} is an address of this host, which would mirror to itself")]
+pub struct OwnTarget {
+    /// Its name.
+    pub target: String,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+impl Mirror {
+    /// What was checked: every session's targets are in `targets`.
+    pub(crate) fn new(
+        targets: Vec<Target>,
+        filters: Vec<Arc<Filter>>,
+        sessions: Vec<Session>,
+        aws_parity: bool,
+    ) -> Self {
+        Self { targets, filters, sessions, aws_parity }
+    }
+
+    /// Every target, in the order of the file.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Every filter, in the order of the file.
+    pub fn filters(&self) -> &[Arc<Filter>] {
+        &self.filters
+    }
+
+    /// Every session, in the order of the file.
+    pub fn sessions(&self) -> &[Session] {
+        &self.sessions
+    }
+
+    /// Whether AWS's exclusions hold.
+    pub fn aws_parity(&self) -> bool {
+        self.aws_parity
+    }
+
+    /// The targets of a session, with their indexes in [`Self::targets`].
+    pub fn targets_of<'a>(&'a self, session: &'a Session) -> impl Iterator<Item = (u16, &'a Target)> {
+        session.targets.iter().filter_map(|index| Some((*index, self.targets.get(usize::from(*index))?)))
+    }
+
+    /// The sessions that apply to the interface called `name`, with their indexes in [`Self::sessions`], in the order in
+    /// which they are asked.
+    pub fn sessions_of(&self, name: &str) -> Vec<(u16, &Session)> {
+        let indexed = (0..).zip(&self.sessions);
+        let mut sessions: Vec<_> = indexed.filter(|(_, session)| session.interface.matches(name)).collect();
+        sessions.sort_by_key(|(_, session)| session.number);
+        sessions
+    }
+
+    /// The VNI of each session, in their order: the configured one, else [`Vni::derived`] from `identity`, which must
+    /// be this host's alone and the same after every start. A derived one is no other session's.
+    pub fn vnis(&self, identity: &str) -> Vec<Vni> {
+        let mut taken: HashSet<Vni> = self.sessions.iter().filter_map(|session| session.vni).collect();
+        let mut derived = |session: &Session| {
+            let attempt = |attempt| Vni::derived(identity, session.number, session.interface.as_str(), attempt);
+            // There are far more identifiers than sessions, so one of the first is free.
+            let free = (0..=u32::MAX).map(attempt).find(|vni| taken.insert(*vni));
+            free.unwrap_or_else(|| attempt(0))
+        };
+        self.sessions.iter().map(|session| session.vni.unwrap_or_else(|| derived(session))).collect()
+    }
+
+    /// Refuses a target that is this host, as far as that can be seen: its address is one of the host's, which are
+    /// given, or a loopback address. Only targets that a session uses are looked at.
+    ///
+    /// # Errors
+    /// The first such target.
+    pub fn check_host(&self, addresses: &[IpAddr]) -> Result<(), OwnTarget> {
+        let used = self.sessions.iter().flat_map(|session| self.targets_of(session));
+        let is_own = |address: IpAddr| address.is_loopback() || addresses.contains(&address);
+        let own = used.map(|(_, target)| target).find(|target| is_own(target.address));
+        own.map_or(Ok(()), |target| Err(OwnTarget { target: target.name.clone(), address: target.address }))
+    }
+}
