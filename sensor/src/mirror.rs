@@ -20,6 +20,8 @@
 pub mod compile;
 mod decide;
 mod filter;
+#[cfg(feature = "ebpf")]
+pub mod kernel;
 mod probe;
 mod rate;
 mod session;

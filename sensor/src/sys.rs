@@ -11,4 +11,6 @@ pub mod drained_map;
 #[cfg(feature = "ebpf")]
 pub mod interface;
 pub mod memory;
+#[cfg(feature = "ebpf")]
+pub mod plain;
 pub mod prefetch;

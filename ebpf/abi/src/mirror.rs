@@ -202,7 +202,7 @@ pub struct Cost {
 }
 
 /// See [`Cost`].
-pub const COST_SHIFT: u32 = 20;
+pub const COST_SHIFT: u32 = 10;
 
 /// When the buckets of a session are full again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

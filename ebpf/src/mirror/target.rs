@@ -63,11 +63,9 @@ fn log2(number: u64) -> u64 {
     let mut log = whole;
     for _ in 0..FRACTION_BITS {
         fraction = (fraction * fraction) >> 31;
-        log <<= 1;
-        if fraction >> 32 != 0 {
-            fraction >>= 1;
-            log |= 1;
-        }
+        let carry = fraction >> 32;
+        fraction >>= carry;
+        log = log << 1 | carry;
     }
     log
 }
