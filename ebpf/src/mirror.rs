@@ -7,30 +7,24 @@
 
 mod decide;
 mod encapsulate;
-mod guard;
+mod facts;
 mod rate;
 mod tables;
 mod target;
 
 pub(crate) use encapsulate::{cut, encapsulate};
 
-use crate::{
-    fragments,
-    headers::{
-        self, ETHERNET_BYTES, Fragment, Frame, HEADERS_BYTES_MAX, Ip, Layer, Network, SCTP, Stop, TCP, Transport, UDP,
-        VLAN_TAG_BYTES, Version,
-    },
-    wire::{self, Frames},
-};
+use crate::headers::{HEADERS_BYTES_MAX, Layer, UDP};
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, helpers::generated::bpf_clone_redirect, programs::TcContext};
-use decide::Probe;
+use facts::{Facts, Place, READ, SHORT};
 use flowtap_abi::{
-    Direction, FragmentKey, FragmentPorts,
+    Direction,
     mirror::{
         COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, MirrorSession, RuleList, TARGETS_OF_SESSION_MAX, Unjudged,
+        known,
     },
 };
-use guard::Quoted;
+use tables::Scratch;
 
 /// Copies a packet if a rule says so. The answer is always that other programs shall decide.
 #[inline(always)]
@@ -45,140 +39,126 @@ pub(crate) fn observe(context: &TcContext, direction: Direction, layer: Layer) -
     let interface = unsafe { (*context.skb.skb).ifindex };
     let generation = tables::generation();
     let Some(list) = tables::list(interface, generation, direction) else { return TC_ACT_UNSPEC };
-    let tap = Tap { context, interface, generation, list, direction, layer };
-    for attempt in 1..=ATTEMPTS {
-        // A frame that is not IP, or is none at all, matches no rule.
-        let Err(Stop::Short) = tap.judge() else { break };
-        if attempt < ATTEMPTS && context.pull_data(context.len().min(HEADERS_BYTES_MAX)).is_err() {
+    let place = Place { interface, direction, layer };
+    let Some(scratch) = tables::scratch() else { return TC_ACT_UNSPEC };
+    let mut answer = facts::read(context, place, &mut scratch.facts);
+    if answer == SHORT {
+        if context.pull_data(context.len().min(HEADERS_BYTES_MAX)).is_err() {
             tables::count_unjudged(Unjudged::NotGathered);
-            break;
+            return TC_ACT_UNSPEC;
         }
+        answer = facts::read(context, place, &mut scratch.facts);
+    }
+    // A frame that is not IP, or is none at all, matches no rule.
+    if answer == READ {
+        judge(context, list, scratch, generation, direction, layer);
     }
     TC_ACT_UNSPEC
 }
 
-/// One packet at the tap.
-struct Tap<'a> {
-    context: &'a TcContext,
-    interface: u32,
+/// Asks the rules about a packet that may be copied at all.
+#[inline(always)]
+fn judge(
+    context: &TcContext,
+    list: &RuleList,
+    scratch: &mut Scratch,
     generation: u32,
-    list: &'a RuleList,
+    direction: Direction,
+    layer: Layer,
+) {
+    let Scratch { facts, walk } = scratch;
+    if is_of_a_copy(list, facts, generation) {
+        tables::count_unjudged(Unjudged::OwnCopy);
+        return;
+    }
+    let Some(slot) = decide::session(list, facts, walk, generation) else { return };
+    let Some(session) = tables::session(slot) else { return };
+    let flow = target::flow_hash(facts);
+    let Facts { frames, bytes, longest_bytes, .. } = *facts;
+    Copy { context, frames, bytes, longest_bytes, slot, direction, layer }.mirror(session, flow);
+}
+
+/// Whether a packet is a copy, an answer to one, or an error about one, which must never be mirrored. Our own copies carry
+/// a mark, but only on this host; those of another sensor on their way to it, and what comes back from a target, are told
+/// by address and port.
+#[inline(always)]
+fn is_of_a_copy(list: &RuleList, facts: &Facts, generation: u32) -> bool {
+    let is_tunnel = |port: u16| list.tunnel_ports.contains(&port);
+    let is_target = |address| tables::known(address, facts.version.into(), generation) & known::TARGET != 0;
+    if facts.quoted_port != 0 {
+        return is_tunnel(facts.quoted_port) && is_target(facts.quoted);
+    }
+    facts.protocol == UDP
+        && facts.has_ports != 0
+        && (is_tunnel(facts.src_port) || is_tunnel(facts.dst_port))
+        && (is_target(facts.src) || is_target(facts.dst))
+}
+
+/// A packet that a rule takes.
+struct Copy<'a> {
+    context: &'a TcContext,
+    /// Wire frames that it is.
+    frames: u64,
+    /// Their bytes.
+    bytes: u64,
+    longest_bytes: u32,
+    slot: u32,
     direction: Direction,
     layer: Layer,
 }
 
-/// What the copy of a packet is.
-struct Copy {
-    slot: u32,
-    /// Whether frames have no link layer of their own.
-    is_bare: bool,
-    frames: Frames,
-    /// The hash of the flow, the same in both directions.
-    flow: u64,
-}
-
-impl Tap<'_> {
-    #[inline(always)]
-    fn judge(&self) -> Result<(), Stop> {
-        let frame = Frame::new(self.context);
-        let network = headers::network(&frame, self.layer)?;
-        match network.version {
-            Version::V4 => {
-                let ip = headers::ipv4(&frame, network.start)?;
-                let pieces = fragments::key_v4(self.interface, self.direction, &ip);
-                self.judge_ip(&frame, &network, &ip, pieces)
-            }
-            Version::V6 => {
-                let ip = headers::ipv6(&frame, network.start)?;
-                let pieces = fragments::key_v6(self.interface, self.direction, &ip);
-                self.judge_ip(&frame, &network, &ip, pieces)
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn judge_ip<A: Quoted>(
-        &self,
-        frame: &Frame<'_>,
-        network: &Network,
-        ip: &Ip<A>,
-        pieces: FragmentKey,
-    ) -> Result<(), Stop> {
-        let (transport, protocol, has_ports) = read_transport(frame, network.start, ip, pieces)?;
-        let [a, b, c, d] = transport.ports;
-        let ports = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-        let has_ports = has_ports && matches!(protocol, TCP | UDP);
-        let probe = Probe { src: ip.src, dst: ip.dst, protocol, ports: has_ports.then_some(ports) };
-        if guard::is_of_a_copy(frame, network.start, ip.header_bytes, &probe, self.list, self.generation) {
-            tables::count_unjudged(Unjudged::OwnCopy);
-            return Ok(());
-        }
-        let Some(slot) = decide::session(self.list, &probe, self.generation) else { return Ok(()) };
-        let Some(session) = tables::session(slot) else { return Ok(()) };
-        let is_whole = matches!(ip.fragment, Fragment::None);
-        let of_flow = (is_whole && matches!(protocol, TCP | UDP | SCTP)).then_some(ports);
-        let copy = Copy {
-            slot,
-            is_bare: matches!(self.layer, Layer::Ip),
-            frames: wire::frames(frame, network.start, link_bytes(frame, network, self.layer), ip, &transport),
-            flow: target::flow_hash(ip.src, ip.dst, of_flow, protocol),
-        };
-        self.mirror(session, &copy);
-        Ok(())
-    }
-
+impl Copy<'_> {
     /// Sends a copy to the target of the flow, or to each.
     #[inline(always)]
-    fn mirror(&self, session: &MirrorSession, copy: &Copy) {
-        if session.replicate == 0 {
-            self.count(copy, CopyOutcome::Matched);
-            match target::choose(copy.slot, session.targets, copy.flow) {
-                Some(number) => self.send(session, copy, number),
-                None => self.count(copy, CopyOutcome::NoTarget),
+    fn mirror(&self, session: &MirrorSession, flow: u64) {
+        let (first, end) = if session.replicate != 0 {
+            (0, session.targets)
+        } else {
+            match target::choose(self.slot, session.targets, flow) {
+                Some(number) => (number, number + 1),
+                None => {
+                    self.count(CopyOutcome::Matched);
+                    self.count(CopyOutcome::NoTarget);
+                    return;
+                }
             }
-            return;
-        }
-        for number in 0..TARGETS_OF_SESSION_MAX {
-            if number >= session.targets {
+        };
+        for step in 0..TARGETS_OF_SESSION_MAX {
+            let number = first + step;
+            if number >= end {
                 break;
             }
-            self.count(copy, CopyOutcome::Matched);
-            self.send(session, copy, number);
+            self.count(CopyOutcome::Matched);
+            self.count(self.sent(session, number));
         }
     }
 
     #[inline(always)]
-    fn send(&self, session: &MirrorSession, copy: &Copy, number: u32) {
-        let outcome = self.sent(session, copy, number);
-        self.count(copy, outcome);
-    }
-
-    #[inline(always)]
-    fn sent(&self, session: &MirrorSession, copy: &Copy, number: u32) -> CopyOutcome {
-        let Some(target) = tables::target(copy.slot, number) else { return CopyOutcome::NoTarget };
+    fn sent(&self, session: &MirrorSession, number: u32) -> CopyOutcome {
+        let Some(target) = tables::target(self.slot, number) else { return CopyOutcome::NoTarget };
         if target.healthy == 0 {
             return CopyOutcome::NoTarget;
         }
-        let is_too_big = copy.frames.longest_bytes > target.frame_bytes_max;
+        let is_too_big = self.longest_bytes > target.frame_bytes_max;
         if is_too_big && session.skip_too_big != 0 {
             return CopyOutcome::TooBig;
         }
-        if !rate::admit(copy.slot, session, copy.frames.count, copy.frames.bytes) {
-            return CopyOutcome::RateLimited;
-        }
-        if copy.is_bare {
+        if let Layer::Ip = self.layer {
             return CopyOutcome::NoLinkLayer;
         }
-        let outcome = cloned(self.context, copy.slot, number, target.device);
+        if !rate::admit(self.slot, session, self.frames, self.bytes) {
+            return CopyOutcome::RateLimited;
+        }
+        let outcome = cloned(self.context, self.slot, number, target.device);
         if is_too_big && matches!(outcome, CopyOutcome::Mirrored) {
-            self.count(copy, CopyOutcome::Fragmented);
+            self.count(CopyOutcome::Fragmented);
         }
         outcome
     }
 
     #[inline(always)]
-    fn count(&self, copy: &Copy, outcome: CopyOutcome) {
-        tables::count(copy.slot, self.direction, outcome, copy.frames.count, copy.frames.bytes);
+    fn count(&self, outcome: CopyOutcome) {
+        tables::count(self.slot, self.direction, outcome, self.frames, self.bytes);
     }
 }
 
@@ -213,43 +193,6 @@ fn note(context: &TcContext, first: u32, second: u32, third: u32) {
     // SAFETY: as above.
     unsafe { (*skb).cb[2] = third };
 }
-
-/// Transport header, protocol, and whether ports are known. A first fragment leaves them for those that follow.
-#[inline(always)]
-fn read_transport<A>(
-    frame: &Frame<'_>,
-    start: usize,
-    ip: &Ip<A>,
-    pieces: FragmentKey,
-) -> Result<(Transport, u8, bool), Stop> {
-    if !ip.walked {
-        return Ok((Transport::NONE, ip.protocol, false));
-    }
-    if let Fragment::Later(id) = ip.fragment {
-        return Ok(match tables::recall(&FragmentKey { id, ..pieces }) {
-            Some(known) => (Transport { ports: known.ports, ..Transport::NONE }, known.protocol, true),
-            None => (Transport::NONE, ip.protocol, false),
-        });
-    }
-    let transport = headers::transport(frame, start, ip)?;
-    if let Fragment::First(id) = ip.fragment {
-        let ports = FragmentPorts { ports: transport.ports, protocol: ip.protocol, zero: [0; 3] };
-        tables::remember(&FragmentKey { id, ..pieces }, &ports);
-    }
-    Ok((transport, ip.protocol, true))
-}
-
-/// What the link layer takes of each frame of the copy: a tag that stands beside the frame is put into it, and a frame
-/// without link layer gets an Ethernet header.
-#[inline(always)]
-fn link_bytes(frame: &Frame<'_>, network: &Network, layer: Layer) -> u32 {
-    let in_frame = if let Layer::Ip = layer { ETHERNET_BYTES } else { network.start };
-    let beside = if frame.vlan_beside_frame().is_some() { VLAN_TAG_BYTES } else { 0 };
-    (in_frame + beside) as u32
-}
-
-/// Once as the frame lies there, and once more after the kernel was asked to gather its headers.
-const ATTEMPTS: u32 = 2;
 
 // The kernel's error numbers.
 const MINUS_ENOMEM: i32 = -12;

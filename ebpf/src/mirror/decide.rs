@@ -3,107 +3,101 @@
 //! Each dimension of the packet names the set of rules that do not mind it. The first rule in all of them decides: an
 //! accept is the answer, a reject takes the other rules of its session out, and the search goes on behind them.
 
-use super::tables;
+use super::{facts::Facts, tables};
 use crate::headers::{TCP, UDP};
+use aya_ebpf::{cty::c_void, helpers::generated::bpf_loop};
 use flowtap_abi::mirror::{INTERVAL_STEPS, Intervals, RULE_WORDS, RuleList, RuleSet, SESSIONS_MAX, known};
-
-/// What the rules look at.
-pub(crate) struct Probe<A> {
-    pub(crate) src: A,
-    pub(crate) dst: A,
-    pub(crate) protocol: u8,
-    /// Source and destination, of TCP and UDP.
-    pub(crate) ports: Option<(u16, u16)>,
-}
-
-/// An address of one of the two versions.
-pub(crate) trait Address: Copy {
-    const VERSION: u32;
-    /// The set of the longest block that holds it.
-    fn block(self, list: u32) -> Option<u32>;
-    /// Sixteen bytes, zeros behind an IPv4 address.
-    fn widened(self) -> [u8; 16];
-}
-
-impl Address for [u8; 4] {
-    const VERSION: u32 = 4;
-
-    #[inline(always)]
-    fn block(self, list: u32) -> Option<u32> {
-        tables::block_v4(list, self)
-    }
-
-    #[inline(always)]
-    fn widened(self) -> [u8; 16] {
-        crate::fragments::widened(self)
-    }
-}
-
-impl Address for [u8; 16] {
-    const VERSION: u32 = 6;
-
-    #[inline(always)]
-    fn block(self, list: u32) -> Option<u32> {
-        tables::block_v6(list, self)
-    }
-
-    #[inline(always)]
-    fn widened(self) -> [u8; 16] {
-        self
-    }
-}
 
 /// The slot of the session whose rule takes the packet.
 #[inline(always)]
-pub(crate) fn session<A: Address>(list: &RuleList, probe: &Probe<A>, generation: u32) -> Option<u32> {
-    let protocol = tables::set(tables::protocol(list.protocols + u32::from(probe.protocol))?)?;
-    let src = tables::set(probe.src.block(list.prefixes)?)?;
-    let dst = tables::set(probe.dst.block(list.prefixes + 1)?)?;
-    let (src_port, dst_port) = match probe.ports {
-        Some((src, dst)) => (tables::set(ports(&list.source_ports, src)?)?, tables::set(ports(&list.destination_ports, dst)?)?),
-        // A packet without ports has one set for both ends.
-        None => (tables::set(list.portless)?, protocol),
+pub(crate) fn session(list: &RuleList, facts: &Facts, walk: &mut Walk, generation: u32) -> Option<u32> {
+    let protocol = tables::set(tables::protocol(list.protocols + u32::from(facts.protocol))?)?;
+    let (src, dst) = if facts.version == 4 {
+        let ([a, b, c, d, ..], [e, f, g, h, ..]) = (facts.src, facts.dst);
+        let src = tables::block_v4(list.prefixes, [a, b, c, d])?;
+        (src, tables::block_v4(list.prefixes + 1, [e, f, g, h])?)
+    } else {
+        (tables::block_v6(list.prefixes, facts.src)?, tables::block_v6(list.prefixes + 1, facts.dst)?)
     };
-    let service = if list.has_services == 0 { protocol } else { tables::set(service_set(list, probe, generation))? };
-    first(list, [protocol, src, dst, src_port, dst_port, service])
+    let (src, dst) = (tables::set(src)?, tables::set(dst)?);
+    let (src_port, dst_port) = if facts.has_ports != 0 {
+        let src = ports(&list.source_ports, facts.src_port)?;
+        (tables::set(src)?, tables::set(ports(&list.destination_ports, facts.dst_port)?)?)
+    } else {
+        // A packet without ports has one set for both ends.
+        (tables::set(list.portless)?, protocol)
+    };
+    let service = if list.has_services == 0 { protocol } else { tables::set(service_set(list, facts, generation))? };
+    first(list, walk, [protocol, src, dst, src_port, dst_port, service])
 }
 
 /// The first rule that all sets hold, and what follows from it.
 #[inline(always)]
-fn first(list: &RuleList, sets: [&RuleSet; DIMENSIONS]) -> Option<u32> {
-    let mut word = 0;
-    let mut left = met(sets, 0);
-    for _ in 0..STEPS_MAX {
-        if left == 0 {
-            word += 1;
-            if word >= list.words || word >= RULE_WORDS as u32 {
-                return None;
-            }
-            left = met(sets, word);
-            continue;
+fn first(list: &RuleList, walk: &mut Walk, sets: [&RuleSet; DIMENSIONS]) -> Option<u32> {
+    walk.words = list.words;
+    walk.rules = list.rules;
+    walk.from = 0;
+    walk.found = NOBODY;
+    for word in 0..RULE_WORDS {
+        if word as u32 >= list.words {
+            break;
         }
-        let number = word * WORD_BITS + left.trailing_zeros();
-        let rule = tables::rule(list.rules + number)?;
-        if rule.accept != 0 {
-            return Some(u32::from(rule.session));
-        }
-        // On behind the session that rejects: here, or in a later word.
-        let end = u32::from(rule.session_end);
-        word = end / WORD_BITS;
-        if word >= RULE_WORDS as u32 {
-            return None;
-        }
-        left = met(sets, word) & (u64::MAX << (end % WORD_BITS));
+        let [a, b, c, d, e, f] = sets;
+        walk.left[word] = a.0[word] & b.0[word] & c.0[word] & d.0[word] & e.0[word] & f.0[word];
     }
-    None
+    // Nearly every packet is decided by the first rule that takes it, or by none in the first word.
+    if walk.step() == GO_ON {
+        // The verifier looks at one step of this loop, whatever its length.
+        // It wants its state on the stack: a pointer to the search.
+        let mut state = core::ptr::from_mut(walk);
+        let state = (&raw mut state).cast();
+        // SAFETY: the function is what the helper calls, and the state outlives the call.
+        unsafe { bpf_loop(STEPS_MAX, walk_on as *const () as *mut c_void, state, 0) };
+    }
+    (walk.found != NOBODY).then_some(walk.found)
 }
 
-/// One word of what all sets hold.
-#[inline(always)]
-fn met(sets: [&RuleSet; DIMENSIONS], word: u32) -> u64 {
-    let word = word as usize % RULE_WORDS;
-    let [a, b, c, d, e, f] = sets;
-    a.0[word] & b.0[word] & c.0[word] & d.0[word] & e.0[word] & f.0[word]
+/// A search through the rules that match, from the first on.
+#[repr(C)]
+pub(crate) struct Walk {
+    left: [u64; RULE_WORDS],
+    words: u32,
+    rules: u32,
+    /// Rules before this one are done with.
+    from: u32,
+    /// Slot of the session that takes the packet.
+    found: u32,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn step(&mut self) -> i64 {
+        let word = self.from / WORD_BITS;
+        if word >= self.words {
+            return STOP;
+        }
+        let left = self.left[word as usize % RULE_WORDS] & (u64::MAX << (self.from % WORD_BITS));
+        if left == 0 {
+            self.from = (word + 1) * WORD_BITS;
+            return GO_ON;
+        }
+        let Some(rule) = tables::rule(self.rules + word * WORD_BITS + left.trailing_zeros()) else { return STOP };
+        if rule.accept != 0 {
+            self.found = u32::from(rule.session);
+            return STOP;
+        }
+        // On behind the session that rejects.
+        self.from = u32::from(rule.session_end);
+        GO_ON
+    }
+}
+
+unsafe extern "C" fn walk_on(_step: u64, walk: *mut c_void) -> i64 {
+    // SAFETY: the pointer that stands on the caller's stack.
+    let walk = unsafe { *walk.cast::<*mut Walk>() };
+    // SAFETY: the caller's search, which nobody else has.
+    let walk = unsafe { &mut *walk };
+    walk.step()
 }
 
 /// The set of the interval that holds a port: the last one that does not begin behind it.
@@ -127,14 +121,14 @@ fn ports(intervals: &Intervals, port: u16) -> Option<u32> {
 
 /// The set of the packet's service. Authority: as the sensor's own `classify`, whose order this is.
 #[inline(always)]
-fn service_set<A: Address>(list: &RuleList, probe: &Probe<A>, generation: u32) -> u32 {
+fn service_set(list: &RuleList, facts: &Facts, generation: u32) -> u32 {
     let [none, dns, dhcp, metadata, time, activation] = list.services;
-    let (src_port, dst_port) = probe.ports.unwrap_or((0, 0));
-    let src = tables::known(probe.src.widened(), A::VERSION, generation);
-    let dst = tables::known(probe.dst.widened(), A::VERSION, generation);
+    let (src_port, dst_port) = if facts.has_ports != 0 { (facts.src_port, facts.dst_port) } else { (0, 0) };
+    let src = tables::known(facts.src, facts.version.into(), generation);
+    let dst = tables::known(facts.dst, facts.version.into(), generation);
     let at = |role: u32, port: u16| (src & role != 0 && src_port == port) || (dst & role != 0 && dst_port == port);
-    let dhcp_ports = if A::VERSION == 4 { DHCP_V4 } else { DHCP_V6 };
-    match probe.protocol {
+    let dhcp_ports = if facts.version == 4 { DHCP_V4 } else { DHCP_V6 };
+    match facts.protocol {
         TCP | UDP if (src | dst) & known::RESOLVER != 0 => dns,
         UDP if dhcp_ports.contains(&src_port) || dhcp_ports.contains(&dst_port) => dhcp,
         TCP if at(known::METADATA, HTTP) => metadata,
@@ -147,6 +141,11 @@ fn service_set<A: Address>(list: &RuleList, probe: &Probe<A>, generation: u32) -
 /// Protocol, two addresses, two ports, service.
 const DIMENSIONS: usize = 6;
 const WORD_BITS: u32 = u64::BITS;
+/// What a step says to the loop.
+const GO_ON: i64 = 0;
+const STOP: i64 = 1;
+/// No session's slot.
+const NOBODY: u32 = u32::MAX;
 /// Every step leaves a word or a session behind.
 const STEPS_MAX: u32 = RULE_WORDS as u32 + SESSIONS_MAX;
 

@@ -3,6 +3,7 @@
 //! Two generations stand side by side in every table; see `flowtap_abi::mirror`. What is fixed in size here is a bound of
 //! the configuration, which the sensor refuses to exceed.
 
+use super::{decide::Walk, facts::Facts};
 use crate::maps::atomic_add;
 use aya_ebpf::{
     bindings::BPF_ANY,
@@ -62,6 +63,27 @@ static MIRROR_UNJUDGED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Unjudge
 /// one makes its later fragments match by addresses and protocol alone.
 #[map]
 static MIRROR_FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::with_max_entries(PLACEHOLDER_ENTRIES, 0);
+
+/// What a program works out about one packet. It stands in a map, not on the stack, because the verifier follows each
+/// value on the stack through all that comes behind, and here forgets how it was come by.
+#[map]
+static MIRROR_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) facts: Facts,
+    pub(crate) walk: Walk,
+}
+
+/// The processor's own. A program that runs inside another here, as the tap does for a copy that leaves by a tapped device,
+/// has ended before it comes to ask for it.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = MIRROR_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the element exists for as long as the program is loaded, any bytes are one, and no other program uses it
+    // before this one ends.
+    Some(unsafe { &mut *scratch })
+}
 
 /// Which generation a packet is judged by: one load, at its beginning.
 #[inline(always)]

@@ -4,7 +4,8 @@
 //! only its own flows with it, and gets them back when it returns. With weights the draw is `-ln(u) / weight`, of which
 //! the least wins (Schindelhauer and Schomaker, 2005); the kernel has no logarithm, so one in fixed point stands here.
 
-use super::{decide::Address, tables};
+use super::{facts::Facts, tables};
+use crate::headers::{SCTP, TCP, UDP};
 use flowtap_abi::mirror::{MirrorTarget, TARGETS_OF_SESSION_MAX};
 
 /// The number of the healthy target that gets the flow.
@@ -32,11 +33,12 @@ pub(crate) fn choose(slot: u32, targets: u32, flow: u64) -> Option<u32> {
 /// The hash of a flow, the same in both directions. Pieces of a datagram have no ports here, the first included, so that
 /// all of them stay together.
 #[inline(always)]
-pub(crate) fn flow_hash<A: Address>(src: A, dst: A, ports: Option<(u16, u16)>, protocol: u8) -> u64 {
-    let (src_port, dst_port) = ports.unwrap_or((0, 0));
+pub(crate) fn flow_hash(facts: &Facts) -> u64 {
+    let has_ports = facts.is_piece == 0 && matches!(facts.protocol, TCP | UDP | SCTP);
+    let (src_port, dst_port) = if has_ports { (facts.src_port, facts.dst_port) } else { (0, 0) };
     // Each end is mixed by itself and the two are added, which does not care for their order.
-    let ends = end(src.widened(), src_port).wrapping_add(end(dst.widened(), dst_port));
-    mix(ends ^ u64::from(protocol))
+    let ends = end(facts.src, src_port).wrapping_add(end(facts.dst, dst_port));
+    mix(ends ^ u64::from(facts.protocol))
 }
 
 #[inline(always)]
