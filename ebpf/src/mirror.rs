@@ -15,12 +15,17 @@ mod target;
 pub(crate) use encapsulate::{cut, encapsulate};
 
 use crate::headers::{HEADERS_BYTES_MAX, Layer, UDP};
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, helpers::generated::bpf_clone_redirect, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    cty::c_void,
+    helpers::generated::{bpf_clone_redirect, bpf_loop},
+    programs::TcContext,
+};
 use facts::{Facts, Place, READ, SHORT};
 use flowtap_abi::{
     Direction,
     mirror::{
-        COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, MirrorSession, RuleList, TARGETS_OF_SESSION_MAX, Unjudged,
+        COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, RuleList, TARGETS_OF_SESSION_MAX, Unjudged,
         known,
     },
 };
@@ -66,16 +71,53 @@ fn judge(
     direction: Direction,
     layer: Layer,
 ) {
-    let Scratch { facts, walk } = scratch;
+    let Scratch { facts, walk, copy } = scratch;
     if is_of_a_copy(list, facts, generation) {
         tables::count_unjudged(Unjudged::OwnCopy);
         return;
     }
     let Some(slot) = decide::session(list, facts, walk, generation) else { return };
     let Some(session) = tables::session(slot) else { return };
-    let flow = target::flow_hash(facts);
-    let Facts { frames, bytes, longest_bytes, .. } = *facts;
-    Copy { context, frames, bytes, longest_bytes, slot, direction, layer }.mirror(session, flow);
+    *copy = Copy {
+        frames: facts.frames,
+        bytes: facts.bytes,
+        flow: target::flow_hash(facts),
+        longest_bytes: facts.longest_bytes,
+        slot,
+        first: 0,
+        direction: direction as u32,
+        is_bare: u32::from(matches!(layer, Layer::Ip)),
+    };
+    let mut targets = session.targets;
+    if session.replicate == 0 {
+        let Some(number) = target::choose(slot, targets, copy.flow) else {
+            copy.count(CopyOutcome::Matched);
+            copy.count(CopyOutcome::NoTarget);
+            return;
+        };
+        copy.first = number;
+        targets = 1;
+    }
+    let mut skb = context.skb.skb;
+    let state = (&raw mut skb).cast();
+    // The verifier looks at one round of this loop, whatever its length.
+    // SAFETY: the function is what the helper calls, and the state outlives the call.
+    unsafe { bpf_loop(targets, send as *const () as *mut c_void, state, 0) };
+}
+
+/// Sends a packet's copy to one target: the first that is meant, and as many behind it as the loop has rounds.
+unsafe extern "C" fn send(round: u64, skb: *mut c_void) -> i64 {
+    // SAFETY: the pointer that stands on the caller's stack.
+    let skb = unsafe { *skb.cast::<*mut __sk_buff>() };
+    let Some(Scratch { copy, .. }) = tables::scratch() else { return STOP };
+    let number = copy.first + round as u32;
+    if number >= TARGETS_OF_SESSION_MAX {
+        return STOP;
+    }
+    copy.count(CopyOutcome::Matched);
+    let outcome = copy.sent(skb, number);
+    copy.count(outcome);
+    GO_ON
 }
 
 /// Whether a packet is a copy, an answer to one, or an error about one, which must never be mirrored. Our own copies carry
@@ -94,47 +136,29 @@ fn is_of_a_copy(list: &RuleList, facts: &Facts, generation: u32) -> bool {
         && (is_target(facts.src) || is_target(facts.dst))
 }
 
-/// A packet that a rule takes.
-struct Copy<'a> {
-    context: &'a TcContext,
+/// The copy of a packet that a rule takes.
+#[repr(C)]
+pub(crate) struct Copy {
     /// Wire frames that it is.
     frames: u64,
     /// Their bytes.
     bytes: u64,
+    /// The hash of the flow, the same in both directions.
+    flow: u64,
     longest_bytes: u32,
     slot: u32,
-    direction: Direction,
-    layer: Layer,
+    /// Number of the first target.
+    first: u32,
+    /// A [`Direction`].
+    direction: u32,
+    /// Whether it has no link layer.
+    is_bare: u32,
 }
 
-impl Copy<'_> {
-    /// Sends a copy to the target of the flow, or to each.
+impl Copy {
     #[inline(always)]
-    fn mirror(&self, session: &MirrorSession, flow: u64) {
-        let (first, end) = if session.replicate != 0 {
-            (0, session.targets)
-        } else {
-            match target::choose(self.slot, session.targets, flow) {
-                Some(number) => (number, number + 1),
-                None => {
-                    self.count(CopyOutcome::Matched);
-                    self.count(CopyOutcome::NoTarget);
-                    return;
-                }
-            }
-        };
-        for step in 0..TARGETS_OF_SESSION_MAX {
-            let number = first + step;
-            if number >= end {
-                break;
-            }
-            self.count(CopyOutcome::Matched);
-            self.count(self.sent(session, number));
-        }
-    }
-
-    #[inline(always)]
-    fn sent(&self, session: &MirrorSession, number: u32) -> CopyOutcome {
+    fn sent(&self, skb: *mut __sk_buff, number: u32) -> CopyOutcome {
+        let Some(session) = tables::session(self.slot) else { return CopyOutcome::NoTarget };
         let Some(target) = tables::target(self.slot, number) else { return CopyOutcome::NoTarget };
         if target.healthy == 0 {
             return CopyOutcome::NoTarget;
@@ -143,13 +167,13 @@ impl Copy<'_> {
         if is_too_big && session.skip_too_big != 0 {
             return CopyOutcome::TooBig;
         }
-        if let Layer::Ip = self.layer {
+        if self.is_bare != 0 {
             return CopyOutcome::NoLinkLayer;
         }
         if !rate::admit(self.slot, session, self.frames, self.bytes) {
             return CopyOutcome::RateLimited;
         }
-        let outcome = cloned(self.context, self.slot, number, target.device);
+        let outcome = cloned(skb, [COPY_MAGIC, self.slot, number, self.flow as u32], target.device);
         if is_too_big && matches!(outcome, CopyOutcome::Mirrored) {
             self.count(CopyOutcome::Fragmented);
         }
@@ -165,14 +189,13 @@ impl Copy<'_> {
 /// Hands a clone to the tunnel device, with a note in its control block that survives the way there. Other programs at
 /// this hook find the block as they left it.
 #[inline(always)]
-fn cloned(context: &TcContext, slot: u32, number: u32, device: u32) -> CopyOutcome {
-    let skb = context.skb.skb;
+fn cloned(skb: *mut __sk_buff, noted: [u32; 4], device: u32) -> CopyOutcome {
     // SAFETY: the context is valid for as long as the program runs.
-    let [first, second, third, ..] = unsafe { (*skb).cb };
-    note(context, COPY_MAGIC, slot, number);
+    let [first, second, third, fourth, _] = unsafe { (*skb).cb };
+    note(skb, noted);
     // SAFETY: as above.
     let answer = unsafe { bpf_clone_redirect(skb, device, 0) };
-    note(context, first, second, third);
+    note(skb, [first, second, third, fourth]);
     match answer as i32 {
         // Congestion (2) means that it was taken nevertheless.
         0 | 2 => CopyOutcome::Mirrored,
@@ -184,15 +207,20 @@ fn cloned(context: &TcContext, slot: u32, number: u32, device: u32) -> CopyOutco
 }
 
 #[inline(always)]
-fn note(context: &TcContext, first: u32, second: u32, third: u32) {
-    let skb = context.skb.skb;
+fn note(skb: *mut __sk_buff, [first, second, third, fourth]: [u32; 4]) {
     // SAFETY: the context is valid for as long as the program runs, and lets its control block be written.
     unsafe { (*skb).cb[0] = first };
     // SAFETY: as above.
     unsafe { (*skb).cb[1] = second };
     // SAFETY: as above.
     unsafe { (*skb).cb[2] = third };
+    // SAFETY: as above.
+    unsafe { (*skb).cb[3] = fourth };
 }
+
+// What a round says to the loop.
+const GO_ON: i64 = 0;
+const STOP: i64 = 1;
 
 // The kernel's error numbers.
 const MINUS_ENOMEM: i32 = -12;

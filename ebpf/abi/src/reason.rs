@@ -22,11 +22,13 @@ pub enum Reason {
     VerdictLost = 7,
     /// Lost: the kernel had no memory to bring a frame's headers together (in frames).
     NotGathered = 8,
+    /// The frame is a copy that our own mirror made (in frames; a super-packet is one).
+    OwnCopy = 9,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Arp,
         Self::NonIp,
         Self::Truncated,
@@ -36,6 +38,7 @@ impl Reason {
         Self::FlowLost,
         Self::VerdictLost,
         Self::NotGathered,
+        Self::OwnCopy,
     ];
 
     /// Whether packets of this reason are missing from the flow log.
@@ -65,6 +68,6 @@ mod tests {
             assert_eq!(reason as usize, number);
             assert_eq!(split_reason_key(reason_key(u32::MAX, reason)), (u32::MAX, Some(reason)));
         }
-        assert_eq!(split_reason_key(5 << 32 | 9), (5, None));
+        assert_eq!(split_reason_key(5 << 32 | 10), (5, None));
     }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
     bindings::{
         BPF_F_DONT_FRAGMENT, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_tunnel_key,
     },
-    helpers::generated::{bpf_set_hash_invalid, bpf_skb_change_tail, bpf_skb_set_tunnel_key},
+    helpers::generated::{bpf_set_hash, bpf_skb_change_tail, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
 use flowtap_abi::mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, MirrorTarget};
@@ -28,7 +28,7 @@ pub(crate) fn encapsulate(context: &TcContext) -> i32 {
 fn keyed(context: &TcContext) -> Option<()> {
     let skb = context.skb.skb;
     // SAFETY: the context is valid for as long as the program runs.
-    let [magic, slot, number, ..] = unsafe { (*skb).cb };
+    let [magic, slot, number, flow, _] = unsafe { (*skb).cb };
     if magic != COPY_MAGIC {
         return None;
     }
@@ -40,10 +40,10 @@ fn keyed(context: &TcContext) -> Option<()> {
     if failed != 0 {
         return None;
     }
-    // A local socket gives its packets a hash that answers do not share. Without one the kernel takes that of the inner
-    // headers, which both directions have in common: they must get one outer source port.
+    // The outer source port comes of this hash, and both directions must have one. The kernel's own will not do: a local
+    // socket has one that answers do not share, and that of the inner headers stops at an IPv6 flow label.
     // SAFETY: the context is valid.
-    unsafe { bpf_set_hash_invalid(skb) };
+    unsafe { bpf_set_hash(skb, flow) };
     context.skb.set_mark(COPY_MARK | slot);
     Some(())
 }

@@ -3,7 +3,7 @@
 //! Two generations stand side by side in every table; see `flowtap_abi::mirror`. What is fixed in size here is a bound of
 //! the configuration, which the sensor refuses to exceed.
 
-use super::{decide::Walk, facts::Facts};
+use super::{Copy, decide::Walk, facts::Facts};
 use crate::maps::atomic_add;
 use aya_ebpf::{
     bindings::BPF_ANY,
@@ -73,6 +73,7 @@ static MIRROR_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0
 pub(crate) struct Scratch {
     pub(crate) facts: Facts,
     pub(crate) walk: Walk,
+    pub(crate) copy: Copy,
 }
 
 /// The processor's own. A program that runs inside another here, as the tap does for a copy that leaves by a tapped device,
@@ -160,8 +161,8 @@ pub(crate) fn buckets(slot: u32) -> Option<*mut Buckets> {
 
 /// Counts copies of a session. The counters are each processor's own, so this waits for nobody.
 #[inline(always)]
-pub(crate) fn count(slot: u32, direction: Direction, outcome: CopyOutcome, frames: u64, bytes: u64) {
-    let Some(counts) = MIRROR_COUNTS.get_ptr_mut(2 * slot + direction as u32 - Direction::Ingress as u32) else {
+pub(crate) fn count(slot: u32, direction: u32, outcome: CopyOutcome, frames: u64, bytes: u64) {
+    let Some(counts) = MIRROR_COUNTS.get_ptr_mut(2 * slot + direction - Direction::Ingress as u32) else {
         return;
     };
     // SAFETY: a member of the element; the outcome is below the length of the array.

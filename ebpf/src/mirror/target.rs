@@ -6,28 +6,49 @@
 
 use super::{facts::Facts, tables};
 use crate::headers::{SCTP, TCP, UDP};
+use aya_ebpf::{cty::c_void, helpers::generated::bpf_loop};
 use flowtap_abi::mirror::{MirrorTarget, TARGETS_OF_SESSION_MAX};
 
 /// The number of the healthy target that gets the flow.
 #[inline(always)]
 pub(crate) fn choose(slot: u32, targets: u32, flow: u64) -> Option<u32> {
-    let mut best = None;
-    let mut least = u64::MAX;
-    for number in 0..TARGETS_OF_SESSION_MAX {
-        if number >= targets {
-            break;
-        }
-        let Some(target) = tables::target(slot, number) else { break };
-        if target.healthy == 0 {
-            continue;
-        }
-        let drawn = draw(flow, target);
-        if drawn < least {
-            least = drawn;
-            best = Some(number);
+    if targets == 1 {
+        return tables::target(slot, 0).filter(|target| target.healthy != 0).map(|_| 0);
+    }
+    let mut draws = Draws { flow, least: u64::MAX, slot, best: NOBODY };
+    let state = (&raw mut draws).cast();
+    // The verifier looks at one round of this loop, whatever its length.
+    // SAFETY: the function is what the helper calls, and the state outlives the call.
+    unsafe { bpf_loop(targets, compare as *const () as *mut c_void, state, 0) };
+    (draws.best != NOBODY).then_some(draws.best)
+}
+
+/// What the targets drew so far.
+#[repr(C)]
+struct Draws {
+    flow: u64,
+    least: u64,
+    slot: u32,
+    best: u32,
+}
+
+unsafe extern "C" fn compare(number: u64, draws: *mut c_void) -> i64 {
+    // SAFETY: the caller's state, which nobody else has.
+    let draws = unsafe { &mut *draws.cast::<Draws>() };
+    let number = number as u32;
+    if number >= TARGETS_OF_SESSION_MAX {
+        return 1;
+    }
+    if let Some(target) = tables::target(draws.slot, number)
+        && target.healthy != 0
+    {
+        let drawn = draw(draws.flow, target);
+        if drawn < draws.least {
+            draws.least = drawn;
+            draws.best = number;
         }
     }
-    best
+    0
 }
 
 /// The hash of a flow, the same in both directions. Pieces of a datagram have no ports here, the first included, so that
@@ -81,6 +102,8 @@ fn mix(number: u64) -> u64 {
     mixed ^ mixed >> 31
 }
 
+/// No target's number.
+const NOBODY: u32 = u32::MAX;
 const FRACTION_BITS: u32 = 16;
 /// The logarithm of 2^64.
 const ZERO_LOG: u64 = 64 << FRACTION_BITS;

@@ -5,9 +5,12 @@
 
 mod copies;
 mod frames;
+mod harm;
 mod net;
+mod rules;
+mod targets;
 
-use super::{KernelMirror, KernelMirrorError, MirrorSizes, Plan, ProgramsError};
+use super::{CopyOutcome, KernelMirror, KernelMirrorError, MirrorSizes, Plan, ProgramsError};
 use crate::{
     capture::kernel::Device,
     classify::Classifier,
@@ -84,6 +87,23 @@ fn mirror(plan: Plan) -> Option<KernelMirror> {
         }
         Err(error) => panic!("{error:?}"),
     }
+}
+
+/// Matched, mirrored and skipped frames of all sessions and both directions.
+fn frames_of(mirror: &KernelMirror) -> (u64, u64, u64) {
+    let counters = mirror.counters().unwrap();
+    let totals = counters.sessions.iter().flat_map(|session| [session.ingress, session.egress]);
+    totals.fold((0, 0, 0), |(matched, mirrored, skipped), totals| {
+        assert!(totals.balances(), "{counters:?}");
+        let of = |outcome| totals.of(outcome).0;
+        (matched + of(CopyOutcome::Matched), mirrored + of(CopyOutcome::Mirrored), skipped + totals.skipped().0)
+    })
+}
+
+/// Frames of one outcome, over all sessions and both directions.
+fn outcome(mirror: &KernelMirror, outcome: CopyOutcome) -> u64 {
+    let counters = mirror.counters().unwrap();
+    counters.sessions.iter().map(|session| session.ingress.of(outcome).0 + session.egress.of(outcome).0).sum()
 }
 
 /// The mirror of that plan, attached to an interface.

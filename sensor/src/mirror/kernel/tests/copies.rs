@@ -26,11 +26,11 @@ fn frames_of(counters: &MirrorCounters) -> [(u64, u64); 2] {
 #[test]
 fn a_copy_is_the_frame_byte_for_byte_and_in_order() {
     let Some(net) = Net::join() else { return };
-    net.collector.run(|| {
-        ip("link add vx0 type vxlan id 4242 dstport 4789 nolearning");
-        ip("link set vx0 up");
-    });
     for collector in [COLLECTOR_V4, COLLECTOR_V6] {
+        net.collector.run(move || {
+            ip(&format!("link add vx0 type vxlan id 4242 dstport 4789 nolearning local {collector}"));
+            ip("link set vx0 up");
+        });
         let udp_only = filter(&[protocol("udp")]);
         let plan = plan(vec![target("ids", collector)], vec![session(1, TAP, &udp_only)]);
         let Some(mirror) = mirrored(plan, TAP) else { return };
@@ -46,13 +46,14 @@ fn a_copy_is_the_frame_byte_for_byte_and_in_order() {
         }
         let frames = sent.clone();
         let ((), received) = net.collector.capture("vx0", || net.client.run(move || send(CLIENT, &frames)));
-        assert_eq!(received.len(), sent.len());
-        assert!(received == sent, "in order and unchanged");
         let counters = mirror.counters().unwrap();
+        assert_eq!(received.len(), sent.len(), "{collector}: {counters:?}");
+        assert!(received == sent, "in order and unchanged");
         let [ingress, _] = frames_of(&counters);
         assert_eq!(ingress, (300, 300), "{counters:?}");
         let bytes: usize = sent.iter().map(Vec::len).sum();
         assert_eq!(counters.sessions[0].ingress.of(CopyOutcome::Mirrored).1, bytes as u64);
+        net.collector.run(|| ip("link delete vx0"));
     }
 }
 

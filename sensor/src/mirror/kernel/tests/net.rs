@@ -105,7 +105,7 @@ impl Remote {
         let frames = self.begin(move || {
             let mut capture = pcap::Capture::from_device(device)
                 .unwrap()
-                .snaplen(1 << 18)
+                .snaplen(4096)
                 .buffer_size(64 << 20)
                 .immediate_mode(true)
                 .timeout(20)
