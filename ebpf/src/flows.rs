@@ -14,11 +14,18 @@ use aya_ebpf::{bindings::TC_ACT_UNSPEC, helpers::generated::bpf_ktime_get_coarse
 use flowtap_abi::{
     Counts, Direction, FlowKeyV4, FlowKeyV6, FragmentKey, MARK_WORD, Marks, Overflow, OverflowKind, Reason,
     counted_mark,
+    mirror::{COPY_MARK, COPY_MARK_MASK},
 };
 
 /// Counts one packet. The answer is always that other programs shall decide.
 #[inline(always)]
 pub(crate) fn observe(context: &TcContext, direction: Direction, layer: Layer) -> i32 {
+    // SAFETY: the context is valid for as long as the program runs.
+    let mark = unsafe { (*context.skb.skb).mark };
+    if mark & COPY_MARK_MASK == COPY_MARK {
+        maps::count_reason(interface(context), Reason::OwnCopy, 1);
+        return TC_ACT_UNSPEC;
+    }
     leave_mark(context, direction);
     for attempt in 1..=ATTEMPTS {
         let refused = match count(context, direction, layer) {

@@ -118,7 +118,7 @@ impl<'a> Frame<'a> {
 
     /// The VLAN tag that the device or the kernel took out of the frame; it was the outermost.
     #[inline(always)]
-    fn vlan_beside_frame(&self) -> Option<u16> {
+    pub(crate) fn vlan_beside_frame(&self) -> Option<u16> {
         // SAFETY: the context is valid for as long as the program runs.
         let present = unsafe { (*self.context.skb.skb).vlan_present };
         // SAFETY: as above.
@@ -391,8 +391,8 @@ const EXTENSION_BYTES_MIN: u32 = 8;
 /// One byte of length, in units of eight bytes after the first eight.
 const EXTENSION_BYTES_MAX: u32 = 256 * 8;
 
-const ETHERNET_BYTES: usize = 14;
-const VLAN_TAG_BYTES: usize = 4;
+pub(crate) const ETHERNET_BYTES: usize = 14;
+pub(crate) const VLAN_TAG_BYTES: usize = 4;
 const VLAN_ID: u16 = 0x0fff;
 const IPV4_BYTES: u32 = 20;
 const IPV6_BYTES: u32 = 40;
@@ -422,14 +422,14 @@ const IPV6_MORE: u16 = 0x0001_u16.to_be();
 
 // IANA's numbers.
 const HOP_BY_HOP: u8 = 0;
-const ICMP: u8 = 1;
+pub(crate) const ICMP: u8 = 1;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 const DCCP: u8 = 33;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
-const ICMPV6: u8 = 58;
+pub(crate) const ICMPV6: u8 = 58;
 const NO_NEXT_HEADER: u8 = 59;
 const DESTINATION: u8 = 60;
-const SCTP: u8 = 132;
+pub(crate) const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;

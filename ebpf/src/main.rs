@@ -1,7 +1,7 @@
 //! The kernel side of flowtap: attach points, a few lines each.
 //!
-//! [`flows`] counts what passes an interface, [`verdict`] what the kernel drops, and why. Both only look: a packet always
-//! goes on as it came. [`headers`] reads a frame, [`wire`] turns super-packets into what is sent on the wire, [`maps`] is
+//! [`flows`] counts what passes an interface, [`verdict`] what the kernel drops, and why, and [`mirror`] makes copies of what
+//! its rules choose. A packet always goes on as it came. [`headers`] reads a frame, [`wire`] turns super-packets into what is sent on the wire, [`maps`] is
 //! all memory there is. What crosses to the sensor is defined in `flowtap_abi`.
 //!
 //! The programs are built for one verifier and one instruction set; where ordinary Rust would be unsound or is missing
@@ -20,11 +20,13 @@ mod flows;
 mod fragments;
 mod headers;
 mod maps;
+mod mirror;
 mod verdict;
 mod wire;
 mod yardstick;
 
 use aya_ebpf::{
+    bindings::TC_ACT_SHOT,
     macros::{btf_tracepoint, classifier, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext, TcContext},
 };
@@ -53,6 +55,54 @@ fn flow_ingress_l3(context: TcContext) -> i32 {
 #[classifier]
 fn flow_egress_l3(context: TcContext) -> i32 {
     flows::observe(&context, Direction::Egress, Layer::Ip)
+}
+
+/// TCX ingress of a mirrored interface with Ethernet headers.
+#[classifier]
+fn mirror_ingress(context: TcContext) -> i32 {
+    mirror::observe(&context, Direction::Ingress, Layer::Ethernet)
+}
+
+/// TCX egress of a mirrored interface with Ethernet headers.
+#[classifier]
+fn mirror_egress(context: TcContext) -> i32 {
+    mirror::observe(&context, Direction::Egress, Layer::Ethernet)
+}
+
+/// TCX ingress of a mirrored interface without a link layer.
+#[classifier]
+fn mirror_ingress_l3(context: TcContext) -> i32 {
+    mirror::observe(&context, Direction::Ingress, Layer::Ip)
+}
+
+/// TCX egress of a mirrored interface without a link layer.
+#[classifier]
+fn mirror_egress_l3(context: TcContext) -> i32 {
+    mirror::observe(&context, Direction::Egress, Layer::Ip)
+}
+
+/// TCX egress of our tunnel device.
+#[classifier]
+fn mirror_encapsulate(context: TcContext) -> i32 {
+    mirror::encapsulate(&context)
+}
+
+/// TCX ingress of our tunnel device: nothing comes in by it, whoever sends to its port.
+#[classifier]
+fn mirror_refuse(_context: TcContext) -> i32 {
+    TC_ACT_SHOT
+}
+
+/// TCX egress of the device that copies leave the host by, where a session cuts its packets.
+#[classifier]
+fn mirror_cut(context: TcContext) -> i32 {
+    mirror::cut(&context, Layer::Ethernet)
+}
+
+/// The same where that device has no link layer.
+#[classifier]
+fn mirror_cut_l3(context: TcContext) -> i32 {
+    mirror::cut(&context, Layer::Ip)
 }
 
 /// The kernel frees a packet that did not reach its end.

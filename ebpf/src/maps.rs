@@ -145,7 +145,7 @@ fn add(counts: *mut Counts, new: &Counts) {
 }
 
 #[inline(always)]
-fn atomic_add(counter: *mut u64, value: u64) {
+pub(crate) fn atomic_add(counter: *mut u64, value: u64) {
     // SAFETY: callers pass a pointer to an aligned word of a map's element. The result is not used, so this is one
     // instruction.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, value) };

@@ -33,6 +33,39 @@ pub(crate) fn on_wire<A>(frame: &impl Bytes, ip: &Ip<A>, transport: &Transport) 
     }
 }
 
+/// Whole frames on the wire, their link layer included.
+#[derive(Clone, Copy)]
+pub(crate) struct Frames {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+    /// Length of the longest.
+    pub(crate) longest_bytes: u32,
+}
+
+/// The frames that `frame` is on the wire, where the link layer takes `link_bytes` of each. Its IP header is at `start`.
+#[inline(always)]
+pub(crate) fn frames<A>(
+    frame: &impl Bytes,
+    start: usize,
+    link_bytes: u32,
+    ip: &Ip<A>,
+    transport: &Transport,
+) -> Frames {
+    let whole_bytes = frame.len() - start as u32 + link_bytes;
+    match frame.gso_bytes() {
+        0 => Frames { count: 1, bytes: u64::from(whole_bytes), longest_bytes: whole_bytes },
+        gso_bytes => {
+            let wire = on_wire(frame, ip, transport);
+            let segment_bytes = link_bytes + ip.header_bytes + transport.header_bytes + gso_bytes;
+            Frames {
+                count: wire.packets,
+                bytes: wire.bytes + wire.packets * u64::from(link_bytes),
+                longest_bytes: segment_bytes.min(whole_bytes),
+            }
+        }
+    }
+}
+
 /// A super-packet of `ip_bytes` from its IP header on, whose IP and transport header are `header_bytes`. The kernel's own
 /// number of segments is missing for packets of virtual machines, so it is worked out from the segment size.
 #[inline(always)]

@@ -52,6 +52,8 @@ pub struct Block {
     pub counted: Vec<Counted>,
     /// Frames that the kernel saw and could not count.
     pub refused: Vec<Refused>,
+    /// Frames that the kernel saw and that are copies which our own mirror made: no traffic of the host's.
+    pub own_copies: u64,
     /// Of what the kernel counted, packets that it counted under ports 0.
     pub portless: Vec<(Portless, u64)>,
     /// What a source says that knows by itself when it has handed over everything from before a moment; with `None`
@@ -67,6 +69,7 @@ impl Block {
         self.excluded = Excluded::default();
         self.counted.clear();
         self.refused.clear();
+        self.own_copies = 0;
         self.portless.clear();
         self.complete_until = None;
     }

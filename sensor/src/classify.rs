@@ -55,6 +55,23 @@ impl Classifier {
         }
     }
 
+    /// The addresses of the services that can be mirrored by name, each with its class. DHCP has none of its own.
+    pub fn service_addresses(&self) -> Vec<(IpAddr, TrafficClass)> {
+        let v4 = |address: u32| IpAddr::V4(address.into());
+        let v6 = |address: u128| IpAddr::V6(address.into());
+        let resolvers = self.resolvers_v4.iter().chain([&RESOLVER_V4]).map(|address| (v4(*address), TrafficClass::Dns));
+        let activation = ACTIVATION_V4.map(|address| (v4(address), TrafficClass::Activation));
+        let others = [
+            (v6(RESOLVER_V6), TrafficClass::Dns),
+            (v4(METADATA_V4), TrafficClass::Metadata),
+            (v6(METADATA_V6), TrafficClass::Metadata),
+            (v4(TIME_V4), TrafficClass::Time),
+            (v6(TIME_V6), TrafficClass::Time),
+            (v6(ACTIVATION_V6), TrafficClass::Activation),
+        ];
+        resolvers.chain(activation).chain(others).collect()
+    }
+
     fn class_v4(&self, src: (u32, u16), dst: (u32, u16), protocol: u8) -> Option<TrafficClass> {
         let ends = [src, dst];
         let any_address = |list: &[u32]| list.contains(&src.0) || list.contains(&dst.0);

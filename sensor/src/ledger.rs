@@ -1,6 +1,7 @@
 //! Every counter and every reason for loss, each with one owner, and the sums that must come out.
 //!
-//! Two equations hold at any time: frames offered = packets counted + frames filtered, not IP, or refused with a reason;
+//! Two equations hold at any time: frames offered = packets counted + frames filtered, not IP, refused with a reason, or
+//! copies of our own;
 //! and packets counted, and those rejected by the kernel, less those of the rejected that were counted before = packets in
 //! written rows and in rows that were left out on request. Each worker owns a
 //! [`FrameCounts`] and the recorder a [`RowCounts`]; they are added up when the run ends.
@@ -18,6 +19,8 @@ pub struct FrameCounts {
     pub filtered: u64,
     /// Frames left out because the filter expression means nothing on their link type.
     pub unfilterable: u64,
+    /// Frames that are copies which our own mirror made: they are no traffic of the host's.
+    pub own_copies: u64,
     /// Packets counted in a flow.
     pub packets: u64,
     /// Their IP bytes.
@@ -55,6 +58,8 @@ impl FrameCounts {
             self.offered += refused.frames;
             self.refused.count(refused.refusal, refused.frames);
         }
+        self.offered += block.own_copies;
+        self.own_copies += block.own_copies;
         for (reason, packets) in &block.portless {
             self.portless.count(*reason, *packets);
         }
@@ -72,6 +77,7 @@ impl FrameCounts {
         self.offered += other.offered;
         self.filtered += other.filtered;
         self.unfilterable += other.unfilterable;
+        self.own_copies += other.own_copies;
         self.packets += other.packets;
         self.bytes += other.bytes;
         self.late += other.late;
@@ -88,7 +94,7 @@ impl FrameCounts {
 
     /// Whether offered = counted + filtered + refused.
     pub fn balances(&self) -> bool {
-        self.offered == self.packets + self.filtered + self.unfilterable + self.refused.total()
+        self.offered == self.packets + self.filtered + self.unfilterable + self.own_copies + self.refused.total()
     }
 }
 

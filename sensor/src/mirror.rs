@@ -35,6 +35,8 @@ mod filter;
 pub mod flow_hash;
 mod guard;
 pub mod inner;
+#[cfg(feature = "ebpf")]
+pub mod kernel;
 mod mirrored;
 pub mod pcap_outlet;
 mod probe;

@@ -12,4 +12,6 @@ pub mod fanout;
 #[cfg(feature = "ebpf")]
 pub mod interface;
 pub mod memory;
+#[cfg(feature = "ebpf")]
+pub mod plain;
 pub mod prefetch;

@@ -10,6 +10,7 @@
 mod flow;
 mod fragment;
 mod marks;
+pub mod mirror;
 mod reason;
 mod turn;
 mod verdict;

@@ -26,11 +26,13 @@ pub enum Reason {
     VerdictLost = 9,
     /// Lost: the kernel had no memory to bring a frame's headers together (in frames).
     NotGathered = 10,
+    /// The frame is a copy that our own mirror made (in frames; a super-packet is one).
+    OwnCopy = 11,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Arp,
         Self::NonIp,
         Self::Truncated,
@@ -42,6 +44,7 @@ impl Reason {
         Self::FlowLost,
         Self::VerdictLost,
         Self::NotGathered,
+        Self::OwnCopy,
     ];
 }
 
@@ -66,6 +69,6 @@ mod tests {
             assert_eq!(reason as usize, number);
             assert_eq!(split_reason_key(reason_key(u32::MAX, reason)), (u32::MAX, Some(reason)));
         }
-        assert_eq!(split_reason_key(5 << 32 | 11), (5, None));
+        assert_eq!(split_reason_key(5 << 32 | 12), (5, None));
     }
 }

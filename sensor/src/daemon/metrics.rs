@@ -30,7 +30,8 @@ pub(super) fn text(status: &Status) -> String {
 /// What became of every frame, every packet and every row.
 fn ledger(status: &Status) -> Vec<MetricFamily> {
     let Status { interfaces, frames, rows, .. } = status;
-    let unselected = [("filtered", frames.filtered), ("unfilterable", frames.unfilterable)];
+    let unselected =
+        [("filtered", frames.filtered), ("unfilterable", frames.unfilterable), ("own-copies", frames.own_copies)];
     let refused = Refusal::all().map(|refusal| (refusal.name(), frames.refused.of(refusal)));
     let classes = TrafficClass::ALL.iter().map(|class| Omission::Class(*class));
     let omissions = classes.chain([Action::Accept, Action::Reject].map(Omission::Action));

@@ -73,6 +73,7 @@ impl Status {
                 "offered": frames.offered,
                 "counted": frames.packets,
                 "not-counted": refused,
+                "own-copies": frames.own_copies,
                 "lost": Loss::ALL.map(|loss| (loss.name(), frames.lost.of(loss))).into_iter().collect::<BTreeMap<_, _>>(),
             },
             "packets": {

@@ -1,4 +1,4 @@
-//! An interface's index and the kind of its link layer.
+//! An interface's index, the kind of its link layer, and who completes its checksums.
 //!
 //! Authority: netdevice(7). Asked of the kernel by the caller's own network namespace, where `/sys` may show another's.
 
@@ -42,6 +42,49 @@ pub fn hardware_type(name: &str) -> io::Result<u16> {
     let answer = unsafe { libc::ioctl(fd, libc::SIOCGIFHWADDR, &raw mut request) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(request.family) }
 }
+
+/// Whether the device `name` is to complete the checksums of what it sends by itself. Without that the kernel does it
+/// before, and cuts super-packets into wire frames for it.
+///
+/// Authority: `ETHTOOL_STXCSUM` in `linux/ethtool.h`.
+///
+/// # Errors
+/// There is no such device, it does not let itself be told, or the caller has no CAP_NET_ADMIN.
+pub fn set_transmit_checksums(name: &str, on: bool) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    let mut value = EthtoolValue { command: ETHTOOL_STXCSUM, data: u32::from(on) };
+    let mut request = ValueRequest { name: [0; libc::IFNAMSIZ], value: &raw mut value, rest: [0; VALUE_REST_BYTES] };
+    if name.is_empty() || name.len() >= request.name.len() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in request.name.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads one `ifreq`, whose size and layout `ValueRequest` has, and the value behind its pointer,
+    // which outlives the call.
+    let answer = unsafe { libc::ioctl(fd, libc::SIOCETHTOOL, &raw mut request) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// An `ifreq` whose union holds a pointer.
+#[repr(C, align(8))]
+struct ValueRequest {
+    name: [u8; libc::IFNAMSIZ],
+    value: *mut EthtoolValue,
+    rest: [u8; VALUE_REST_BYTES],
+}
+
+const ETHTOOL_STXCSUM: u32 = 0x17;
+const VALUE_REST_BYTES: usize = size_of::<libc::ifreq>() - libc::IFNAMSIZ - size_of::<*mut EthtoolValue>();
+const _: () = assert!(size_of::<ValueRequest>() == size_of::<libc::ifreq>());
 
 /// An `ifreq` whose union holds a socket address: its family is the hardware type.
 #[repr(C, align(8))]

@@ -207,6 +207,10 @@ impl Harvest for Gatherer<'_> {
             Reason::FlowLost => return self.lose(device, Loss::FlowMap, more),
             Reason::VerdictLost => return self.lose(device, Loss::VerdictMap, more),
             Reason::NotGathered => return self.lose(device, Loss::Headers, more),
+            Reason::OwnCopy => {
+                self.block.own_copies += more;
+                return;
+            }
         };
         self.block.refused.push(Refused { refusal, frames: more });
     }

@@ -1,0 +1,227 @@
+//! Copies of chosen packets, made where they pass.
+//!
+//! The tap asks the rules of its interface ([`decide`]), keeps to the session's rate ([`rate`]), takes a target
+//! ([`target`]) and hands a clone to our tunnel device, at whose egress [`encapsulate`] finishes it. Whatever becomes of
+//! the clone, the packet itself goes on as it came. What a session did is counted in wire frames: a super-packet is as
+//! many as its segments.
+
+mod decide;
+mod encapsulate;
+mod facts;
+mod rate;
+mod tables;
+mod target;
+
+pub(crate) use encapsulate::{cut, encapsulate};
+
+use crate::headers::{HEADERS_BYTES_MAX, Layer, UDP};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    cty::c_void,
+    helpers::generated::{bpf_clone_redirect, bpf_loop},
+    programs::TcContext,
+};
+use facts::{Facts, Place, READ, SHORT};
+use flowtap_abi::{
+    Direction,
+    mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, RuleList, TARGETS_OF_SESSION_MAX, Unjudged, known},
+};
+use tables::Scratch;
+
+/// Copies a packet if a rule says so. The answer is always that other programs shall decide.
+#[inline(always)]
+pub(crate) fn observe(context: &TcContext, direction: Direction, layer: Layer) -> i32 {
+    // SAFETY: the context is valid for as long as the program runs.
+    let mark = unsafe { (*context.skb.skb).mark };
+    if mark & COPY_MARK_MASK == COPY_MARK {
+        tables::count_unjudged(Unjudged::OwnCopy);
+        return TC_ACT_UNSPEC;
+    }
+    // SAFETY: as above.
+    let interface = unsafe { (*context.skb.skb).ifindex };
+    let generation = tables::generation();
+    let Some(list) = tables::list(interface, generation, direction) else { return TC_ACT_UNSPEC };
+    let place = Place { interface, direction, layer };
+    let Some(scratch) = tables::scratch() else { return TC_ACT_UNSPEC };
+    let mut answer = facts::read(context, place, &mut scratch.facts);
+    if answer == SHORT {
+        if context.pull_data(context.len().min(HEADERS_BYTES_MAX)).is_err() {
+            tables::count_unjudged(Unjudged::NotGathered);
+            return TC_ACT_UNSPEC;
+        }
+        answer = facts::read(context, place, &mut scratch.facts);
+    }
+    // A frame that is not IP, or is none at all, matches no rule.
+    if answer == READ {
+        judge(context, list, scratch, generation, direction, layer);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Asks the rules about a packet that may be copied at all.
+#[inline(always)]
+fn judge(
+    context: &TcContext,
+    list: &RuleList,
+    scratch: &mut Scratch,
+    generation: u32,
+    direction: Direction,
+    layer: Layer,
+) {
+    let Scratch { facts, walk, copy } = scratch;
+    if is_of_a_copy(list, facts, generation) {
+        tables::count_unjudged(Unjudged::OwnCopy);
+        return;
+    }
+    let Some(slot) = decide::session(list, facts, walk, generation) else { return };
+    let Some(session) = tables::session(slot) else { return };
+    *copy = Copy {
+        frames: facts.frames,
+        bytes: facts.bytes,
+        flow: target::flow_hash(facts),
+        longest_bytes: facts.longest_bytes,
+        slot,
+        first: 0,
+        direction: direction as u32,
+        is_bare: u32::from(matches!(layer, Layer::Ip)),
+    };
+    let mut targets = session.targets;
+    if session.replicate == 0 {
+        let Some(number) = target::choose(slot, targets, copy.flow) else {
+            copy.count(CopyOutcome::Matched);
+            copy.count(CopyOutcome::NoTarget);
+            return;
+        };
+        copy.first = number;
+        targets = 1;
+    }
+    let mut skb = context.skb.skb;
+    let state = (&raw mut skb).cast();
+    // The verifier looks at one round of this loop, whatever its length.
+    // SAFETY: the function is what the helper calls, and the state outlives the call.
+    unsafe { bpf_loop(targets, send as *const () as *mut c_void, state, 0) };
+}
+
+/// Sends a packet's copy to one target: the first that is meant, and as many behind it as the loop has rounds.
+unsafe extern "C" fn send(round: u64, skb: *mut c_void) -> i64 {
+    // SAFETY: the pointer that stands on the caller's stack.
+    let skb = unsafe { *skb.cast::<*mut __sk_buff>() };
+    let Some(Scratch { copy, .. }) = tables::scratch() else { return STOP };
+    let number = copy.first + round as u32;
+    if number >= TARGETS_OF_SESSION_MAX {
+        return STOP;
+    }
+    copy.count(CopyOutcome::Matched);
+    let outcome = copy.sent(skb, number);
+    copy.count(outcome);
+    GO_ON
+}
+
+/// Whether a packet is a copy, an answer to one, or an error about one, which must never be mirrored. Our own copies carry
+/// a mark, but only on this host; those of another sensor on their way to it, and what comes back from a target, are told
+/// by address and port.
+#[inline(always)]
+fn is_of_a_copy(list: &RuleList, facts: &Facts, generation: u32) -> bool {
+    let is_tunnel = |port: u16| list.tunnel_ports.contains(&port);
+    let is_target = |address| tables::known(address, facts.version.into(), generation) & known::TARGET != 0;
+    if facts.quoted_port != 0 {
+        return is_tunnel(facts.quoted_port) && is_target(facts.quoted);
+    }
+    facts.protocol == UDP
+        && facts.has_ports != 0
+        && (is_tunnel(facts.src_port) || is_tunnel(facts.dst_port))
+        && (is_target(facts.src) || is_target(facts.dst))
+}
+
+/// The copy of a packet that a rule takes.
+#[repr(C)]
+pub(crate) struct Copy {
+    /// Wire frames that it is.
+    frames: u64,
+    /// Their bytes.
+    bytes: u64,
+    /// The hash of the flow, the same in both directions.
+    flow: u64,
+    longest_bytes: u32,
+    slot: u32,
+    /// Number of the first target.
+    first: u32,
+    /// A [`Direction`].
+    direction: u32,
+    /// Whether it has no link layer.
+    is_bare: u32,
+}
+
+impl Copy {
+    #[inline(always)]
+    fn sent(&self, skb: *mut __sk_buff, number: u32) -> CopyOutcome {
+        let Some(session) = tables::session(self.slot) else { return CopyOutcome::NoTarget };
+        let Some(target) = tables::target(self.slot, number) else { return CopyOutcome::NoTarget };
+        if target.healthy == 0 {
+            return CopyOutcome::NoTarget;
+        }
+        let is_too_big = self.longest_bytes > target.frame_bytes_max;
+        if is_too_big && session.skip_too_big != 0 {
+            return CopyOutcome::TooBig;
+        }
+        if self.is_bare != 0 {
+            return CopyOutcome::NoLinkLayer;
+        }
+        if !rate::admit(self.slot, session, self.frames, self.bytes) {
+            return CopyOutcome::RateLimited;
+        }
+        let outcome = cloned(skb, [COPY_MAGIC, self.slot, number, self.flow as u32], target.device);
+        if is_too_big && matches!(outcome, CopyOutcome::Mirrored) {
+            self.count(CopyOutcome::Fragmented);
+        }
+        outcome
+    }
+
+    #[inline(always)]
+    fn count(&self, outcome: CopyOutcome) {
+        tables::count(self.slot, self.direction, outcome, self.frames, self.bytes);
+    }
+}
+
+/// Hands a clone to the tunnel device, with a note in its control block that survives the way there. Other programs at
+/// this hook find the block as they left it.
+#[inline(always)]
+fn cloned(skb: *mut __sk_buff, noted: [u32; 4], device: u32) -> CopyOutcome {
+    // SAFETY: the context is valid for as long as the program runs.
+    let [first, second, third, fourth, _] = unsafe { (*skb).cb };
+    note(skb, noted);
+    // SAFETY: as above.
+    let answer = unsafe { bpf_clone_redirect(skb, device, 0) };
+    note(skb, [first, second, third, fourth]);
+    match answer as i32 {
+        // Congestion (2) means that it was taken nevertheless.
+        0 | 2 => CopyOutcome::Mirrored,
+        MINUS_EINVAL | MINUS_ENETDOWN | MINUS_ENODEV => CopyOutcome::NoDevice,
+        MINUS_ENOMEM => CopyOutcome::NoMemory,
+        MINUS_ERANGE => CopyOutcome::NoLinkLayer,
+        _ => CopyOutcome::Refused,
+    }
+}
+
+#[inline(always)]
+fn note(skb: *mut __sk_buff, [first, second, third, fourth]: [u32; 4]) {
+    // SAFETY: the context is valid for as long as the program runs, and lets its control block be written.
+    unsafe { (*skb).cb[0] = first };
+    // SAFETY: as above.
+    unsafe { (*skb).cb[1] = second };
+    // SAFETY: as above.
+    unsafe { (*skb).cb[2] = third };
+    // SAFETY: as above.
+    unsafe { (*skb).cb[3] = fourth };
+}
+
+// What a round says to the loop.
+const GO_ON: i64 = 0;
+const STOP: i64 = 1;
+
+// The kernel's error numbers.
+const MINUS_ENOMEM: i32 = -12;
+const MINUS_ENODEV: i32 = -19;
+const MINUS_EINVAL: i32 = -22;
+const MINUS_ERANGE: i32 = -34;
+const MINUS_ENETDOWN: i32 = -100;

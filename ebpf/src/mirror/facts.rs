@@ -1,0 +1,233 @@
+//! What the rules, the guard and the counters want to know of a packet, read in one pass.
+//!
+//! The pass is made by programs of their own that the tap calls: what they found is then plain numbers, for which the
+//! verifier need not remember how they were come by.
+
+use super::tables;
+use crate::{
+    fragments,
+    headers::{
+        self, Bytes, ETHERNET_BYTES, Fragment, Frame, ICMP, ICMPV6, Ip, Layer, Network, Stop, TCP, Transport, UDP,
+        VLAN_TAG_BYTES, Version,
+    },
+    wire,
+};
+use aya_ebpf::programs::TcContext;
+use flowtap_abi::{Direction, FragmentKey, FragmentPorts};
+
+/// One packet.
+#[repr(C)]
+pub(crate) struct Facts {
+    /// Source; an IPv4 address stands in front and zeros follow.
+    pub(crate) src: [u8; 16],
+    pub(crate) dst: [u8; 16],
+    /// Destination of the packet that an ICMP error is about.
+    pub(crate) quoted: [u8; 16],
+    /// Wire frames that the copy is.
+    pub(crate) frames: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Length of the longest.
+    pub(crate) longest_bytes: u32,
+    /// Zero where they are not known; of TCP and UDP, and of SCTP for the choice of a target.
+    pub(crate) src_port: u16,
+    pub(crate) dst_port: u16,
+    /// UDP port that the quoted packet went to; zero where there is none.
+    pub(crate) quoted_port: u16,
+    pub(crate) protocol: u8,
+    /// 4 or 6.
+    pub(crate) version: u8,
+    /// Whether it is TCP or UDP whose ports are known.
+    pub(crate) has_ports: u8,
+    /// Whether it is a piece of a datagram, the first included.
+    pub(crate) is_piece: u8,
+}
+
+/// How a pass went.
+pub(crate) const READ: u32 = 0;
+/// A header lies beyond what can be read in place.
+pub(crate) const SHORT: u32 = 1;
+/// The frame is no IP packet, or a broken one.
+pub(crate) const NOTHING: u32 = 2;
+
+/// Where a packet passes.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) interface: u32,
+    pub(crate) direction: Direction,
+    pub(crate) layer: Layer,
+}
+
+/// Reads the packet of `context` into `facts`.
+#[inline(always)]
+pub(crate) fn read(context: &TcContext, place: Place, facts: &mut Facts) -> u32 {
+    let frame = Frame::new(context);
+    let network = match headers::network(&frame, place.layer) {
+        Ok(network) => network,
+        Err(stop) => return code(&stop),
+    };
+    let start = network.start as u32;
+    // The direction and what the link layer takes fit into one word, as programs take five arguments.
+    let link_bytes = link_bytes(&frame, &network, place.layer);
+    let place_word = u64::from(place.interface) << 32 | u64::from(link_bytes) << 8 | place.direction as u64;
+    match network.version {
+        Version::V4 => read_v4(context, start, place_word, facts),
+        Version::V6 => read_v6(context, start, place_word, facts),
+    }
+}
+
+#[inline(never)]
+fn read_v4(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u32 {
+    let frame = Frame::new(context);
+    let start = start as usize & START_MASK;
+    let ip = match headers::ipv4(&frame, start) {
+        Ok(ip) => ip,
+        Err(stop) => return code(&stop),
+    };
+    facts.version = 4;
+    facts.src = fragments::widened(ip.src);
+    facts.dst = fragments::widened(ip.dst);
+    let (interface, direction, link_bytes) = split(place);
+    let pieces = fragments::key_v4(interface, direction, &ip);
+    if let Err(stop) = read_rest(&frame, start, &ip, pieces, link_bytes, facts) {
+        return code(&stop);
+    }
+    // RFC 792: unreachable, source quench, redirect, time exceeded, parameter problem.
+    if facts.protocol == ICMP && matches!(facts.src_port >> 8, 3 | 4 | 5 | 11 | 12) {
+        quote_v4(&frame, start + ip.header_bytes as usize + ICMP_BYTES, facts).unwrap_or_default();
+    }
+    READ
+}
+
+#[inline(never)]
+fn read_v6(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u32 {
+    let frame = Frame::new(context);
+    let start = start as usize & START_MASK;
+    let ip = match headers::ipv6(&frame, start) {
+        Ok(ip) => ip,
+        Err(stop) => return code(&stop),
+    };
+    facts.version = 6;
+    facts.src = ip.src;
+    facts.dst = ip.dst;
+    let (interface, direction, link_bytes) = split(place);
+    let pieces = fragments::key_v6(interface, direction, &ip);
+    if let Err(stop) = read_rest(&frame, start, &ip, pieces, link_bytes, facts) {
+        return code(&stop);
+    }
+    // RFC 4443 section 2.1: errors are below 128.
+    if facts.protocol == ICMPV6 && facts.src_port >> 8 < 128 && facts.frames != 0 {
+        quote_v6(&frame, start + ip.header_bytes as usize + ICMP_BYTES, facts).unwrap_or_default();
+    }
+    READ
+}
+
+#[inline(always)]
+fn read_rest<A>(
+    frame: &Frame<'_>,
+    start: usize,
+    ip: &Ip<A>,
+    pieces: FragmentKey,
+    link_bytes: u32,
+    facts: &mut Facts,
+) -> Result<(), Stop> {
+    let (transport, protocol, are_known) = transport(frame, start, ip, pieces)?;
+    let [a, b, c, d] = transport.ports;
+    facts.src_port = u16::from_be_bytes([a, b]);
+    facts.dst_port = u16::from_be_bytes([c, d]);
+    facts.quoted_port = 0;
+    facts.protocol = protocol;
+    facts.has_ports = u8::from(are_known && matches!(protocol, TCP | UDP));
+    facts.is_piece = u8::from(!matches!(ip.fragment, Fragment::None));
+    if matches!(protocol, ICMP | ICMPV6) {
+        // Type and code, where others have their source port.
+        facts.src_port = match transport.marks.icmp_type_and_code() {
+            flowtap_abi::Seen::One((icmp_type, code)) => u16::from_be_bytes([icmp_type, code]),
+            _ => 0,
+        };
+    }
+    let wire = wire::frames(frame, start, link_bytes, ip, &transport);
+    facts.frames = wire.count;
+    facts.bytes = wire.bytes;
+    facts.longest_bytes = wire.longest_bytes;
+    Ok(())
+}
+
+/// Transport header, protocol, and whether ports are known. A first fragment leaves them for those that follow.
+#[inline(always)]
+fn transport<A>(
+    frame: &Frame<'_>,
+    start: usize,
+    ip: &Ip<A>,
+    pieces: FragmentKey,
+) -> Result<(Transport, u8, bool), Stop> {
+    if !ip.walked {
+        return Ok((Transport::NONE, ip.protocol, false));
+    }
+    if let Fragment::Later(id) = ip.fragment {
+        return Ok(match tables::recall(&FragmentKey { id, ..pieces }) {
+            Some(known) => (Transport { ports: known.ports, ..Transport::NONE }, known.protocol, true),
+            None => (Transport::NONE, ip.protocol, false),
+        });
+    }
+    let transport = headers::transport(frame, start, ip)?;
+    if let Fragment::First(id) = ip.fragment {
+        let ports = FragmentPorts { ports: transport.ports, protocol: ip.protocol, zero: [0; 3] };
+        tables::remember(&FragmentKey { id, ..pieces }, &ports);
+    }
+    Ok((transport, ip.protocol, true))
+}
+
+/// What an error quotes, from its IP header on. One that cannot be read is none of ours.
+#[inline(always)]
+fn quote_v4(frame: &Frame<'_>, at: usize, facts: &mut Facts) -> Option<()> {
+    let header: [u8; 20] = frame.need(at).ok()?;
+    let [_, _, _, _, _, _, _, _, _, protocol, _, _, _, _, _, _, dst @ ..] = header;
+    // Copies have no options.
+    if protocol == UDP && header[0] == 0x45 {
+        let port: u16 = frame.need(at + 20 + 2).ok()?;
+        facts.quoted = fragments::widened(dst);
+        facts.quoted_port = u16::from_be(port);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn quote_v6(frame: &Frame<'_>, at: usize, facts: &mut Facts) -> Option<()> {
+    let [_, next_header]: [u32; 2] = frame.need(at).ok()?;
+    // The third byte of the second word.
+    if next_header.to_ne_bytes()[2] == UDP {
+        let dst: [u32; 4] = frame.need(at + 24).ok()?;
+        let port: u16 = frame.need(at + 40 + 2).ok()?;
+        facts.quoted = headers::bytes_of(dst);
+        facts.quoted_port = u16::from_be(port);
+    }
+    Some(())
+}
+
+/// What the link layer takes of each frame of the copy: a tag that stands beside the frame is put into it, and a frame
+/// without link layer gets an Ethernet header.
+#[inline(always)]
+fn link_bytes(frame: &Frame<'_>, network: &Network, layer: Layer) -> u32 {
+    let in_frame = if let Layer::Ip = layer { ETHERNET_BYTES } else { network.start };
+    let beside = if frame.vlan_beside_frame().is_some() { VLAN_TAG_BYTES } else { 0 };
+    (in_frame + beside) as u32
+}
+
+#[inline(always)]
+fn split(place: u64) -> (u32, Direction, u32) {
+    let direction = if place & 0xff == Direction::Egress as u64 { Direction::Egress } else { Direction::Ingress };
+    ((place >> 32) as u32, direction, (place >> 8) as u32 & 0xff)
+}
+
+#[inline(always)]
+fn code(stop: &Stop) -> u32 {
+    match stop {
+        Stop::Short => SHORT,
+        Stop::Refused(_) => NOTHING,
+    }
+}
+
+/// An IP header begins behind an Ethernet header and four tags at most.
+const START_MASK: usize = 63;
+const ICMP_BYTES: usize = 8;

@@ -1,0 +1,196 @@
+//! All memory of the mirroring programs.
+//!
+//! Two generations stand side by side in every table; see `flowtap_abi::mirror`. What is fixed in size here is a bound of
+//! the configuration, which the sensor refuses to exceed.
+
+use super::{Copy, decide::Walk, facts::Facts};
+use crate::maps::atomic_add;
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    macros::map,
+    maps::{
+        Array, HashMap, LruHashMap, PerCpuArray,
+        lpm_trie::{Key, LpmTrie},
+    },
+};
+use flowtap_abi::{
+    Direction, FragmentKey, FragmentPorts, GENERATIONS,
+    mirror::{
+        Buckets, CopyCounts, CopyOutcome, INTERVALS_MAX, Interval, KnownAddress, LISTS_MAX, MirrorRule, MirrorSession,
+        MirrorState, MirrorTarget, PROTOCOLS, PrefixV4, PrefixV6, RULES_TOTAL_MAX, RuleList, RuleSet, SESSIONS_MAX,
+        SETS_MAX, TARGETS_OF_SESSION_MAX, Unjudged, list_key,
+    },
+};
+
+const BOTH: u32 = GENERATIONS as u32;
+const SLOTS: u32 = BOTH * SESSIONS_MAX;
+/// Entries of a map whose size comes with the configuration.
+const PLACEHOLDER_ENTRIES: u32 = 1024;
+
+#[map]
+static MIRROR_STATE: Array<MirrorState> = Array::with_max_entries(1, 0);
+/// By [`list_key`].
+#[map]
+static MIRROR_LISTS: HashMap<u64, RuleList> = HashMap::with_max_entries(PLACEHOLDER_ENTRIES, 0);
+#[map]
+static MIRROR_RULES: Array<MirrorRule> = Array::with_max_entries(BOTH * RULES_TOTAL_MAX, 0);
+#[map]
+static MIRROR_SETS: Array<RuleSet> = Array::with_max_entries(BOTH * SETS_MAX, 0);
+/// Indexes of sets.
+#[map]
+static MIRROR_PROTOCOLS: Array<u32> = Array::with_max_entries(BOTH * LISTS_MAX * PROTOCOLS, 0);
+#[map]
+static MIRROR_INTERVALS: Array<Interval> = Array::with_max_entries(BOTH * INTERVALS_MAX, 0);
+/// Indexes of sets.
+#[map]
+static MIRROR_BLOCKS_V4: LpmTrie<PrefixV4, u32> = LpmTrie::with_max_entries(PLACEHOLDER_ENTRIES, 0);
+#[map]
+static MIRROR_BLOCKS_V6: LpmTrie<PrefixV6, u32> = LpmTrie::with_max_entries(PLACEHOLDER_ENTRIES, 0);
+#[map]
+static MIRROR_KNOWN: HashMap<KnownAddress, u32> = HashMap::with_max_entries(PLACEHOLDER_ENTRIES, 0);
+#[map]
+static MIRROR_SESSIONS: Array<MirrorSession> = Array::with_max_entries(SLOTS, 0);
+#[map]
+static MIRROR_TARGETS: Array<MirrorTarget> = Array::with_max_entries(SLOTS * TARGETS_OF_SESSION_MAX, 0);
+#[map]
+static MIRROR_BUCKETS: Array<Buckets> = Array::with_max_entries(SLOTS, 0);
+/// By slot and direction.
+#[map]
+static MIRROR_COUNTS: PerCpuArray<CopyCounts> = PerCpuArray::with_max_entries(2 * SLOTS, 0);
+#[map]
+static MIRROR_UNJUDGED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Unjudged::ALL.len() as u32, 0);
+/// Ports of datagrams in pieces, so that later fragments find the rule of their first one. The oldest make room: losing
+/// one makes its later fragments match by addresses and protocol alone.
+#[map]
+static MIRROR_FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::with_max_entries(PLACEHOLDER_ENTRIES, 0);
+
+/// What a program works out about one packet. It stands in a map, not on the stack, because the verifier follows each
+/// value on the stack through all that comes behind, and here forgets how it was come by.
+#[map]
+static MIRROR_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) facts: Facts,
+    pub(crate) walk: Walk,
+    pub(crate) copy: Copy,
+}
+
+/// The processor's own. A program that runs inside another here, as the tap does for a copy that leaves by a tapped device,
+/// has ended before it comes to ask for it.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = MIRROR_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the element exists for as long as the program is loaded, any bytes are one, and no other program uses it
+    // before this one ends.
+    Some(unsafe { &mut *scratch })
+}
+
+/// Which generation a packet is judged by: one load, at its beginning.
+#[inline(always)]
+pub(crate) fn generation() -> u32 {
+    match MIRROR_STATE.get_ptr(0) {
+        // SAFETY: the element exists for as long as the program is loaded, and its member is one aligned word.
+        Some(state) => unsafe { (&raw const (*state).generation).read_volatile() & 1 },
+        None => 0,
+    }
+}
+
+/// The list of an interface and direction; a pointer into the map, whose entry is not changed while it is current.
+#[inline(always)]
+pub(crate) fn list(interface: u32, generation: u32, direction: Direction) -> Option<&'static RuleList> {
+    let list = MIRROR_LISTS.get_ptr(list_key(interface, generation, direction))?;
+    // SAFETY: an element of the map. It is replaced only in the other generation, after running programs have ended.
+    Some(unsafe { &*list })
+}
+
+#[inline(always)]
+pub(crate) fn rule(index: u32) -> Option<&'static MirrorRule> {
+    MIRROR_RULES.get(index)
+}
+
+#[inline(always)]
+pub(crate) fn set(index: u32) -> Option<&'static RuleSet> {
+    MIRROR_SETS.get(index)
+}
+
+#[inline(always)]
+pub(crate) fn protocol(index: u32) -> Option<u32> {
+    MIRROR_PROTOCOLS.get(index).copied()
+}
+
+#[inline(always)]
+pub(crate) fn interval(index: u32) -> Option<&'static Interval> {
+    MIRROR_INTERVALS.get(index)
+}
+
+#[inline(always)]
+pub(crate) fn block_v4(list: u32, address: [u8; 4]) -> Option<u32> {
+    MIRROR_BLOCKS_V4.get(Key::new(LIST_BITS + 32, PrefixV4 { list, address })).copied()
+}
+
+#[inline(always)]
+pub(crate) fn block_v6(list: u32, address: [u8; 16]) -> Option<u32> {
+    MIRROR_BLOCKS_V6.get(Key::new(LIST_BITS + 128, PrefixV6 { list, address })).copied()
+}
+
+/// What an address is known for; zero for most.
+#[inline(always)]
+pub(crate) fn known(address: [u8; 16], version: u32, generation: u32) -> u32 {
+    match MIRROR_KNOWN.get_ptr(KnownAddress { address, version, generation }) {
+        // SAFETY: an aligned word of the map's element.
+        Some(roles) => unsafe { roles.read_volatile() },
+        None => 0,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn session(slot: u32) -> Option<&'static MirrorSession> {
+    MIRROR_SESSIONS.get(slot)
+}
+
+#[inline(always)]
+pub(crate) fn target(slot: u32, number: u32) -> Option<&'static MirrorTarget> {
+    MIRROR_TARGETS.get(slot * TARGETS_OF_SESSION_MAX + number)
+}
+
+#[inline(always)]
+pub(crate) fn buckets(slot: u32) -> Option<*mut Buckets> {
+    MIRROR_BUCKETS.get_ptr_mut(slot)
+}
+
+/// Counts copies of a session. The counters are each processor's own, so this waits for nobody.
+#[inline(always)]
+pub(crate) fn count(slot: u32, direction: u32, outcome: CopyOutcome, frames: u64, bytes: u64) {
+    let Some(counts) = MIRROR_COUNTS.get_ptr_mut(2 * slot + direction - Direction::Ingress as u32) else {
+        return;
+    };
+    // SAFETY: a member of the element; the outcome is below the length of the array.
+    atomic_add(unsafe { (&raw mut (*counts).frames).cast::<u64>().add(outcome as usize) }, frames);
+    // SAFETY: as above.
+    atomic_add(unsafe { (&raw mut (*counts).bytes).cast::<u64>().add(outcome as usize) }, bytes);
+}
+
+#[inline(always)]
+pub(crate) fn count_unjudged(why: Unjudged) {
+    if let Some(counter) = MIRROR_UNJUDGED.get_ptr_mut(why as u32) {
+        atomic_add(counter, 1);
+    }
+}
+
+/// Leaves the ports of a first fragment.
+#[inline(always)]
+pub(crate) fn remember(key: &FragmentKey, ports: &FragmentPorts) {
+    MIRROR_FRAGMENTS.insert(key, ports, u64::from(BPF_ANY)).unwrap_or_default();
+}
+
+/// Finds the ports that a first fragment left.
+#[inline(always)]
+pub(crate) fn recall(key: &FragmentKey) -> Option<FragmentPorts> {
+    let ports = MIRROR_FRAGMENTS.get_ptr(key)?;
+    // SAFETY: an element of the map. Should it make room for another datagram just now, the ports may be that one's.
+    Some(unsafe { *ports })
+}
+
+/// The number of the list is the first part of every prefix.
+const LIST_BITS: u32 = 32;

@@ -1,0 +1,131 @@
+//! The mirroring programs and their maps, brought into the kernel, and programs attached.
+
+use crate::{capture::kernel::OBJECT, sys::plain::Plain};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Map, MapError},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        tc::{SchedClassifierLink, TcAttachOptions},
+    },
+};
+
+/// How much room there is in the kernel for what grows with traffic and configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MirrorSizes {
+    /// Interfaces that can be mirrored.
+    pub interfaces_max: u32,
+    /// Blocks of all rules, IPv4; IPv6 as many.
+    pub blocks_max: u32,
+    /// Addresses of services and targets.
+    pub known_max: u32,
+    /// Datagrams in pieces whose ports are remembered.
+    pub fragments_max: u32,
+}
+
+impl Default for MirrorSizes {
+    fn default() -> Self {
+        Self { interfaces_max: 1 << 10, blocks_max: 1 << 15, known_max: 1 << 10, fragments_max: 1 << 13 }
+    }
+}
+
+/// Why programs or maps are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramsError {
+    /// The kernel refuses maps or programs as they are.
+    #[error("the kernel refuses the mirroring programs")]
+    Object(#[from] Box<EbpfError>),
+    /// The kernel refuses a program, or to attach it.
+    #[error("program {program} at {device}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Where it was to be attached.
+        device: String,
+        /// What the kernel said.
+        #[source]
+        cause: Box<ProgramError>,
+    },
+    /// The object was built from something else.
+    #[error("the kernel side has no {name}")]
+    Missing {
+        /// Program or map.
+        name: &'static str,
+    },
+    /// A map is not what it was taken for, or cannot be written.
+    #[error("map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel said.
+        #[source]
+        cause: Box<MapError>,
+    },
+}
+
+/// Creates the maps. The same object has the flow programs, whose maps stay as small as they can be here.
+pub(super) fn load(sizes: &MirrorSizes) -> Result<Ebpf, ProgramsError> {
+    let mut loader = EbpfLoader::new();
+    let generations = flowtap_abi::GENERATIONS as u32;
+    for (name, entries_max) in [
+        // An ingress and an egress list in each generation.
+        ("MIRROR_LISTS", 2 * generations * sizes.interfaces_max),
+        ("MIRROR_BLOCKS_V4", generations * sizes.blocks_max),
+        ("MIRROR_BLOCKS_V6", generations * sizes.blocks_max),
+        ("MIRROR_KNOWN", generations * sizes.known_max),
+        ("MIRROR_FRAGMENTS", sizes.fragments_max),
+    ] {
+        loader.map_max_entries(name, entries_max);
+    }
+    for name in FLOW_MAPS {
+        loader.map_max_entries(name, 1);
+    }
+    loader.load(OBJECT).map_err(|error| Box::new(error).into())
+}
+
+const FLOW_MAPS: [&str; 8] =
+    ["FLOWS_V4_A", "FLOWS_V4_B", "FLOWS_V6_A", "FLOWS_V6_B", "VERDICTS_A", "VERDICTS_B", "FRAGMENTS", "REASONS"];
+
+/// Takes a map out of the object.
+pub(super) fn map<M>(object: &mut Ebpf, name: &'static str) -> Result<M, ProgramsError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = object.take_map(name).ok_or(ProgramsError::Missing { name })?;
+    M::try_from(map).map_err(failed(name))
+}
+
+pub(super) fn failed(name: &'static str) -> impl Fn(MapError) -> ProgramsError {
+    move |cause| ProgramsError::Map { name, cause: Box::new(cause) }
+}
+
+/// Attaches a program behind those that are there.
+pub(super) fn attach(
+    object: &mut Ebpf,
+    program: &'static str,
+    device: &str,
+    at: TcAttachType,
+) -> Result<SchedClassifierLink, ProgramsError> {
+    let failed = |cause| ProgramsError::Program { program, device: device.to_owned(), cause: Box::new(cause) };
+    let classifier = classifier(object, program)?;
+    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+    let link = classifier.attach_with_options(device, at, last).map_err(failed)?;
+    classifier.take_link(link).map_err(failed)
+}
+
+/// A program, verified and loaded if it was not yet.
+pub(super) fn classifier<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, ProgramsError> {
+    let failed = |cause| ProgramsError::Program { program: name, device: String::new(), cause: Box::new(cause) };
+    let program = object.program_mut(name).ok_or(ProgramsError::Missing { name })?;
+    let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
+    if program.fd().is_err() {
+        program.load().map_err(failed)?;
+    }
+    Ok(program)
+}
+
+/// An array of plain values.
+pub(super) type Words<T> = aya::maps::Array<aya::maps::MapData, Plain<T>>;

@@ -1,0 +1,200 @@
+//! Our own tunnel device: copies go in, encapsulated packets come out, and nothing goes the other way.
+//!
+//! It is made when mirroring starts and goes when it ends; the kernel takes programs away with the process that holds
+//! them, but not devices. So one that a crash left behind is known by name and alias, and by having no programs; it is
+//! replaced by a new one.
+
+use super::{
+    netlink::{Netlink, Sent},
+    programs::{self, ProgramsError},
+};
+use crate::{mirror::Encapsulation, sys::interface};
+use aya::{
+    Ebpf,
+    programs::{SchedClassifier, TcAttachType, tc::SchedClassifierLink},
+};
+use std::{io, num::NonZeroU16};
+
+/// What the alias of every tunnel device of ours is.
+pub const TUNNEL_ALIAS: &str = "flowtap: copies of mirrored packets";
+
+/// What tells one tunnel device from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TunnelKind {
+    pub(super) encapsulation: Encapsulation,
+    pub(super) port: NonZeroU16,
+}
+
+/// One of our tunnel devices. Dropping it leaves the device, without programs; [`Tunnel::remove`] takes it away.
+pub(super) struct Tunnel {
+    pub(super) kind: TunnelKind,
+    pub(super) name: String,
+    pub(super) index: u32,
+    /// What the device had sent and lost when it was last asked.
+    before: Sent,
+    /// Held so that the programs stay attached.
+    _programs: [SchedClassifierLink; 2],
+}
+
+/// Why there is no tunnel device.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// Another process of ours has it.
+    #[error("{name} is in use by another flowtap in this network namespace; only one can mirror to port {port}")]
+    InUse {
+        /// Name of the device.
+        name: String,
+        /// UDP.
+        port: NonZeroU16,
+    },
+    /// A device of that name is none of ours.
+    #[error("there is a device {name} that flowtap did not make; remove it (`ip link delete {name}`)")]
+    NameTaken {
+        /// Its name.
+        name: String,
+    },
+    /// Another tunnel device has the port.
+    #[error(
+        "UDP port {port} belongs to the tunnel device {name} already; remove it, or give the mirror target another port"
+    )]
+    Foreign {
+        /// Name of the other device.
+        name: String,
+        /// UDP.
+        port: NonZeroU16,
+    },
+    /// Something else has the port.
+    #[error("UDP port {port} is in use by another program; stop it, or give the mirror target another port")]
+    PortInUse {
+        /// UDP.
+        port: NonZeroU16,
+    },
+    /// The kernel makes no such devices.
+    #[error("this kernel makes no {} devices; load its module (`modprobe {}`)", .0.as_str(), .0.as_str())]
+    NotOffered(Encapsulation),
+    /// The kernel refuses something else.
+    #[error("the tunnel device {name} cannot be made")]
+    Device {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+    /// A program cannot be attached to it.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+}
+
+impl TunnelKind {
+    fn name(self) -> String {
+        let letter = match self.encapsulation {
+            Encapsulation::Vxlan => 'v',
+            Encapsulation::Geneve => 'g',
+        };
+        // At most fifteen characters, which is all that the kernel takes.
+        format!("flowtap-{letter}{}", self.port)
+    }
+}
+
+impl Tunnel {
+    /// Makes the device, so that every copy that leaves it is as a wire would have it: with `completes` the device behind
+    /// the route makes wire frames and completes checksums, else the kernel does.
+    pub(super) fn make(
+        netlink: &mut Netlink,
+        object: &mut Ebpf,
+        kind: TunnelKind,
+        completes: bool,
+    ) -> Result<Self, TunnelError> {
+        let name = kind.name();
+        let failed = |cause| TunnelError::Device { name: name.clone(), cause };
+        if let Some(present) = netlink.link_by_name(&name).map_err(failed)? {
+            if present.alias.as_deref() != Some(TUNNEL_ALIAS) {
+                return Err(TunnelError::NameTaken { name });
+            }
+            if has_programs(&name) {
+                return Err(TunnelError::InUse { name, port: kind.port });
+            }
+            netlink.remove(present.index).map_err(failed)?;
+        }
+        if let Err(error) = netlink.create(&name, TUNNEL_ALIAS, kind.encapsulation, kind.port) {
+            return Err(not_made(netlink, name, kind, error));
+        }
+        let link =
+            netlink.link_by_name(&name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let finished = Self::finish(netlink, object, kind, &name, link.index, completes);
+        if finished.is_err() {
+            // What cannot be finished must not stay; the first error says more than one about this would.
+            netlink.remove(link.index).unwrap_or_default();
+        }
+        finished
+    }
+
+    fn finish(
+        netlink: &mut Netlink,
+        object: &mut Ebpf,
+        kind: TunnelKind,
+        name: &str,
+        index: u32,
+        completes: bool,
+    ) -> Result<Self, TunnelError> {
+        let failed = |cause| TunnelError::Device { name: name.to_owned(), cause };
+        interface::set_transmit_checksums(name, completes).map_err(failed)?;
+        // Both are there before the device is up: nothing comes in, nothing goes out unfinished.
+        let programs = [
+            programs::attach(object, "mirror_refuse", name, TcAttachType::Ingress)?,
+            programs::attach(object, "mirror_encapsulate", name, TcAttachType::Egress)?,
+        ];
+        netlink.up(index).map_err(|error| match error.raw_os_error() {
+            Some(libc::EADDRINUSE) => TunnelError::PortInUse { port: kind.port },
+            _ => failed(error),
+        })?;
+        Ok(Self { kind, name: name.to_owned(), index, before: Sent::default(), _programs: programs })
+    }
+
+    /// What was lost behind the device since this was last asked; `None` if the device is gone.
+    pub(super) fn lost(&mut self, netlink: &mut Netlink) -> io::Result<Option<Sent>> {
+        let Some(link) = netlink.link(self.index)?.filter(|link| link.name == self.name && link.is_up) else {
+            return Ok(None);
+        };
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        let (now, before) = (link.sent, self.before);
+        self.before = now;
+        Ok(Some(Sent {
+            frames: since(now.frames, before.frames),
+            dropped: since(now.dropped, before.dropped),
+            errors: since(now.errors, before.errors),
+        }))
+    }
+
+    /// Takes the device away.
+    pub(super) fn remove(self, netlink: &mut Netlink) -> io::Result<()> {
+        match netlink.link(self.index)? {
+            Some(link) if link.name == self.name => netlink.remove(self.index),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a live process has programs at the device.
+fn has_programs(name: &str) -> bool {
+    let attached = |at| SchedClassifier::query_tcx(name, at).is_ok_and(|(_, programs)| !programs.is_empty());
+    attached(TcAttachType::Ingress) || attached(TcAttachType::Egress)
+}
+
+/// Why the kernel did not make a device, in words that help.
+fn not_made(netlink: &mut Netlink, name: String, kind: TunnelKind, error: io::Error) -> TunnelError {
+    match error.raw_os_error() {
+        Some(libc::EEXIST | libc::EBUSY) => {
+            let links = netlink.links().unwrap_or_default();
+            let wanted = Some((kind.encapsulation, kind.port.get()));
+            match links.into_iter().find(|link| link.tunnel == wanted) {
+                Some(link) => TunnelError::Foreign { name: link.name, port: kind.port },
+                None => TunnelError::PortInUse { port: kind.port },
+            }
+        }
+        Some(libc::EADDRINUSE) => TunnelError::PortInUse { port: kind.port },
+        Some(libc::EOPNOTSUPP) => TunnelError::NotOffered(kind.encapsulation),
+        _ => TunnelError::Device { name, cause: error },
+    }
+}
