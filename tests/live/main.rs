@@ -7,7 +7,15 @@ mod counting;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod fallback;
+#[cfg(test)]
+mod intervals;
+#[cfg(test)]
 mod lifetime;
+#[cfg(test)]
+mod neighbours;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
