@@ -2,10 +2,11 @@
 
     bpf.py drop WHERE DEVICE PORT ...          packets to this UDP port, while standard input is open
     bpf.py count DEVICE                        everything that comes in; the count is written when a line comes
+    bpf.py programs DEVICE                     how many programs are linked to it, ingress and egress
     bpf.py cgroup FOLDER PORT ADDRESS COUNT    sends so many datagrams out of a control group that may send none
 
 WHERE is ingress or egress, with -first, -last (TCX links) or -filter (a filter of the clsact qdisc, by `tc`).
-A listed WHERE DEVICE PORT may be followed by more of them. Each form says `ready`.
+A listed WHERE DEVICE PORT may be followed by more of them. Forms that stay say `ready`.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-MAP_CREATE, MAP_LOOKUP, PROG_LOAD, OBJ_PIN, PROG_ATTACH, LINK_CREATE = 0, 1, 5, 6, 8, 28
+MAP_CREATE, MAP_LOOKUP, PROG_LOAD, OBJ_PIN, PROG_ATTACH, PROG_QUERY, LINK_CREATE = 0, 1, 5, 6, 8, 16, 28
 SCHED_CLS, CGROUP_SKB = 3, 8
 CGROUP_EGRESS, TCX = 1, {"ingress": 46, "egress": 47}
 BEFORE, AFTER = 1 << 3, 1 << 4
@@ -30,12 +31,13 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def bpf(command, form, *values):
+    """Answers what the call does, and the attributes as the kernel left them."""
     attributes = ctypes.create_string_buffer(struct.pack(form, *values), 128)
     number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
     done = libc.syscall(number, command, attributes, 128)
     if done < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), f"bpf command {command}")
-    return done
+    return done, attributes.raw
 
 
 def instruction(code, registers=0, offset=0, value=0):
@@ -45,7 +47,7 @@ def instruction(code, registers=0, offset=0, value=0):
 def load(kind, instructions):
     code, licence = ctypes.create_string_buffer(b"".join(instructions)), ctypes.create_string_buffer(b"GPL")
     addresses = ctypes.addressof(code), ctypes.addressof(licence)
-    return bpf(PROG_LOAD, "=IIQQIIQII", kind, (len(code) - 1) // 8, *addresses, 0, 0, 0, 0, 0)
+    return bpf(PROG_LOAD, "=IIQQIIQII", kind, (len(code) - 1) // 8, *addresses, 0, 0, 0, 0, 0)[0]
 
 
 def answer(value):
@@ -106,13 +108,20 @@ def drop(*places):
 
 def count(device):
     # An array of one number of eight bytes.
-    counts = bpf(MAP_CREATE, "=IIIII", 2, 4, 8, 1, 0)
+    counts, _ = bpf(MAP_CREATE, "=IIIII", 2, 4, 8, 1, 0)
     attach(counter(counts), "ingress-first", device)
     print("ready", flush=True)
     sys.stdin.readline()
     key, value = ctypes.c_uint32(0), ctypes.c_uint64(0)
     bpf(MAP_LOOKUP, "=IIQQQ", counts, 0, ctypes.addressof(key), ctypes.addressof(value), 0)
     print(value.value, flush=True)
+
+
+def programs(device):
+    form = "=IIIIQI"
+    for hook in TCX.values():
+        _, answered = bpf(PROG_QUERY, form, socket.if_nametoindex(device), hook, 0, 0, 0, 0)
+        print(struct.unpack_from(form, answered)[-1])
 
 
 def cgroup(folder, port, address, number):
@@ -145,4 +154,4 @@ def cgroup(folder, port, address, number):
     print("ready", flush=True)
 
 
-{"drop": drop, "count": count, "cgroup": cgroup}[sys.argv[1]](*sys.argv[2:])
+{"drop": drop, "count": count, "programs": programs, "cgroup": cgroup}[sys.argv[1]](*sys.argv[2:])

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use flowtap_tests::Dir;
 
-use super::daemon::{DATAGRAM_BYTES, Daemon, PLANES, status, sums, udp};
+use super::daemon::{DATAGRAM_BYTES, Daemon, in_each_plane, status, sums, udp};
 use super::net::{Net, Process, inside, must, namespaced};
 
 #[test]
 fn what_goes_through_an_interface_is_counted_exactly() {
-    PLANES.into_iter().for_each(counted_exactly);
+    in_each_plane(counted_exactly);
 }
 
 fn counted_exactly(plane: &str) {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
-use std::thread::sleep;
+use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use flowtap_tests::program::{command, flowtap};
@@ -18,6 +19,7 @@ use super::records::Records;
 pub(super) struct Daemon<'a> {
     dir: &'a Dir,
     process: Process,
+    logs: PathBuf,
     /// Packets in the rows of those that ran before.
     packets_before: u64,
 }
@@ -38,6 +40,15 @@ pub(super) const OPTIONS: [&str; 8] =
 /// Both ways of counting.
 pub(super) const PLANES: [&str; 2] = ["ebpf", "pcap"];
 
+/// Does the same in both planes at the same time.
+pub(super) fn in_each_plane(test: fn(&str)) {
+    scope(|scope| {
+        for plane in PLANES {
+            scope.spawn(move || test(plane));
+        }
+    });
+}
+
 impl<'a> Daemon<'a> {
     /// Starts the daemon in the packet plane and waits until it runs.
     pub(super) fn start(net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
@@ -47,40 +58,40 @@ impl<'a> Daemon<'a> {
     /// Starts the daemon in one plane and waits until it runs.
     pub(super) fn start_in(plane: &str, net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
         let arguments = [&["--format", FORMAT, "--capture", plane], arguments].concat();
-        Self::launch(namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), dir, &arguments)
+        Self::launch(namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), dir, dir.path("logs"), &arguments)
     }
 
     /// Starts a daemon that writes [`WIDE`] records.
     pub(super) fn start_wide(plane: &str, net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
         let arguments = [&["--format", WIDE, "--capture", plane], arguments].concat();
-        Self::launch(namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), dir, &arguments)
+        Self::launch(namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), dir, dir.path("logs"), &arguments)
     }
 
     /// Starts the daemon in the packet plane with something in its environment.
     pub(super) fn start_with(net: &Net, dir: &'a Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]);
         command.envs(environment.iter().copied());
-        Self::launch(command, dir, &[&["--format", FORMAT, "--capture", "pcap"], arguments].concat())
+        Self::launch(command, dir, dir.path("logs"), &[&["--format", FORMAT, "--capture", "pcap"], arguments].concat())
     }
 
     /// Starts it with nothing but these arguments.
     pub(super) fn start_alone(net: &Net, dir: &'a Dir, arguments: &[&str]) -> Self {
-        Self::spawn(namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), dir, arguments)
+        Self::spawn(namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), dir, dir.path("logs"), arguments)
     }
 
-    /// Starts the daemon by this command, with the usual options, and waits until it runs.
-    pub(super) fn launch(command: Command, dir: &'a Dir, arguments: &[&str]) -> Self {
-        Self::spawn(command, dir, &[&OPTIONS, arguments].concat())
+    /// Starts the daemon by this command, with the usual options, and waits until it runs. Its records are seen in `logs`.
+    pub(super) fn launch(command: Command, dir: &'a Dir, logs: PathBuf, arguments: &[&str]) -> Self {
+        Self::spawn(command, dir, logs, &[&OPTIONS, arguments].concat())
     }
 
-    fn spawn(mut command: Command, dir: &'a Dir, arguments: &[&str]) -> Self {
+    fn spawn(mut command: Command, dir: &'a Dir, logs: PathBuf, arguments: &[&str]) -> Self {
         // The daemon becomes another user, who must get to its files.
         fs::set_permissions(dir.path("."), Permissions::from_mode(0o755)).unwrap();
         let log = File::options().create(true).append(true).open(dir.path("log.txt")).unwrap();
         let before = fs::read_to_string(dir.path("log.txt")).unwrap().matches(" running ").count();
-        let packets_before = Records::read(&dir.path("logs")).sum("").0;
+        let packets_before = Records::read(&logs).sum("").0;
         command.args(arguments).current_dir(dir.path(".")).stdout(Stdio::null()).stderr(log);
-        let mut daemon = Self { dir, process: Process(command.spawn().unwrap()), packets_before };
+        let mut daemon = Self { dir, process: Process(command.spawn().unwrap()), logs, packets_before };
         daemon.until(|log| log.matches(" running ").count() > before);
         daemon
     }
@@ -123,9 +134,9 @@ impl<'a> Daemon<'a> {
     /// Sends SIGTERM, and takes [`WIDE`] records when it has ended well.
     #[track_caller]
     pub(super) fn finish(self) -> Records {
-        let dir = self.dir;
+        let logs = self.logs.clone();
         let log = self.end();
-        Records { counts: last_counts(&log), ..Records::read(&dir.path("logs")) }
+        Records { counts: last_counts(&log), ..Records::read(&logs) }
     }
 
     /// Sends SIGTERM, waits for a good end, and holds what the daemon says of its counts against the rows.
@@ -137,7 +148,7 @@ impl<'a> Daemon<'a> {
         let (ended, log) = (self.wait(), self.log());
         assert!(ended.success(), "{ended}: it said:\n{log}");
         let counts = last_counts(&log);
-        let in_rows = Records::read(&self.dir.path("logs")).sum("").0 - self.packets_before;
+        let in_rows = Records::read(&self.logs).sum("").0 - self.packets_before;
         let [packets, rejected, moved] = ["packets", "rejected", "rejected_after_counting"]
             .map(|name| counts.get(name).copied().unwrap_or(u64::MAX));
         assert_eq!(in_rows, packets + rejected - moved, "packets in rows, and what was counted:\n{log}");

@@ -9,12 +9,12 @@ use flowtap_tests::Dir;
 use flowtap_tests::program::flowtap;
 use serde_json::Value;
 
-use super::daemon::{DATAGRAM_BYTES, Daemon, PLANES, ask, rows, status, udp};
+use super::daemon::{DATAGRAM_BYTES, Daemon, ask, in_each_plane, rows, status, udp};
 use super::net::{Net, must, namespaced};
 
 #[test]
 fn an_interface_that_vanishes_keeps_its_counts_and_is_watched_when_it_returns() {
-    PLANES.into_iter().for_each(vanishes_and_returns);
+    in_each_plane(vanishes_and_returns);
 }
 
 fn vanishes_and_returns(plane: &str) {
@@ -34,8 +34,29 @@ fn vanishes_and_returns(plane: &str) {
 }
 
 #[test]
+fn an_interface_may_come_and_go_ten_times() {
+    in_each_plane(comes_and_goes);
+}
+
+fn comes_and_goes(plane: &str) {
+    let Some(net) = Net::new() else { return };
+    let dir = Dir::new();
+    let mut daemon = Daemon::start_in(plane, &net, &dir, &["-i", "near*", "--interval", "60s"]);
+    let _listener = net.listener();
+    for time in 1..=10 {
+        daemon.until(|log| log.matches("INFO watched").count() == time);
+        net.send(10, 0);
+        net.unplug();
+        daemon.until(|log| log.matches("no longer there").count() == time);
+        net.plug();
+    }
+    daemon.until(|log| log.matches("INFO watched").count() == 11);
+    assert_eq!(udp(&daemon.stop()), (100, 100 * DATAGRAM_BYTES), "{plane}");
+}
+
+#[test]
 fn a_crash_costs_the_open_interval_and_the_next_start_says_so() {
-    PLANES.into_iter().for_each(crashes);
+    in_each_plane(crashes);
 }
 
 fn crashes(plane: &str) {
@@ -67,7 +88,7 @@ fn crashes(plane: &str) {
 
 #[test]
 fn a_reload_under_load_loses_nothing_and_a_bad_one_changes_nothing() {
-    PLANES.into_iter().for_each(reloads);
+    in_each_plane(reloads);
 }
 
 fn reloads(plane: &str) {

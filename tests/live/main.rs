@@ -7,13 +7,21 @@ mod counting;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod fallback;
+#[cfg(test)]
 mod fence;
+#[cfg(test)]
+mod intervals;
 #[cfg(test)]
 mod lifetime;
 #[cfg(test)]
 mod metadata;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod neighbours;
 #[cfg(test)]
 mod net;
 #[cfg(test)]

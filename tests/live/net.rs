@@ -52,20 +52,22 @@ impl Net {
     /// don't ask.
     pub(super) fn add_ipv6(&self) {
         let ends = [
-            (&self.near, "near0", "fd09::1/64", format!("fd09::2 lladdr {FAR_ETHER}")),
-            (&self.far, "far0", "fd09::2/64", format!("fd09::1 lladdr {NEAR_ETHER}")),
+            (&self.near, "near0", "fd09::1/64", ["10.9.0.2", "fd09::2"], FAR_ETHER),
+            (&self.far, "far0", "fd09::2/64", ["10.9.0.1", "fd09::1"], NEAR_ETHER),
         ];
-        for (namespace, name, address, neighbour) in ends {
+        for (namespace, name, address, neighbours, ether) in ends {
             let settings = format!(
                 "cd /proc/sys/net/ipv6/conf/{name}; echo 1 > addr_gen_mode; echo 0 > accept_ra; \
-                 echo 0 > router_solicitations; echo 0 > disable_ipv6"
+                 echo 0 > router_solicitations; echo 1 > mldv2_unsolicited_report_interval; echo 0 > disable_ipv6"
             );
             inside(namespace, "sh", &["-c", &settings]);
             for address in [address, &address.replace("fd09", "fe80")] {
                 inside(namespace, "ip", &["addr", "add", address, "dev", name, "nodad"]);
             }
-            let known = format!("ip -6 neigh replace {neighbour} dev {name} nud permanent");
-            inside(namespace, "sh", &["-c", &known]);
+            for neighbour in neighbours {
+                let known = ["neigh", "replace", neighbour, "lladdr", ether, "dev", name, "nud", "permanent"];
+                inside(namespace, "ip", &known);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// All records below a directory.
+/// All records below a directory, or of one file.
 #[derive(Debug)]
 pub(super) struct Records {
     pub(super) rows: Vec<BTreeMap<String, String>>,
@@ -14,9 +14,9 @@ pub(super) struct Records {
 
 impl Records {
     /// Reads what is published there. Each file begins with the names of its columns.
-    pub(super) fn read(directory: &Path) -> Self {
+    pub(super) fn read(place: &Path) -> Self {
         let mut texts = Vec::new();
-        read_logs(directory, &mut texts);
+        read_logs(place, &mut texts);
         let rows = texts.iter().flat_map(|text| {
             let mut lines = text.lines().map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
             let names = lines.next().unwrap_or_default();
@@ -54,14 +54,15 @@ pub(super) fn number(row: &BTreeMap<String, String>, name: &str) -> u64 {
     row[name].parse().unwrap_or_else(|_| panic!("{name} of {row:?}"))
 }
 
-fn read_logs(directory: &Path, texts: &mut Vec<String>) {
+fn read_logs(place: &Path, texts: &mut Vec<String>) {
+    if place.is_file() {
+        return texts.push(fs::read_to_string(place).unwrap());
+    }
     // One that is not there has no records.
-    for entry in fs::read_dir(directory).into_iter().flatten() {
+    for entry in fs::read_dir(place).into_iter().flatten() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.is_dir() || path.extension().is_some_and(|extension| extension == "log") {
             read_logs(&path, texts);
-        } else if path.extension().is_some_and(|extension| extension == "log") {
-            texts.push(fs::read_to_string(&path).unwrap());
         }
     }
 }

@@ -108,6 +108,39 @@ mod tests {
     }
 
     #[test]
+    fn each_step_is_told_by_itself_and_a_clock_that_stays_is_steady() {
+        let mut anchor = Anchor::new(reading(100, EPOCH));
+        let hour = i128::from(3600 * SEC);
+        assert_eq!(anchor.follow(reading(101, EPOCH + SEC + 3600 * SEC)), Shift::Stepped { by_ns: hour });
+        assert_eq!(anchor.follow(reading(102, EPOCH + 2 * SEC + 3600 * SEC)), Shift::Steady);
+        assert_eq!(anchor.follow(reading(103, EPOCH + 3 * SEC)), Shift::Stepped { by_ns: -hour });
+        // Between the steps the clock was ahead, and what was counted then keeps that time.
+        assert_eq!(anchor.wall(102 * SEC), Timestamp(EPOCH + 2 * SEC + 3600 * SEC));
+        assert_eq!(anchor.wall(103 * SEC), Timestamp(EPOCH + 3 * SEC));
+        assert_eq!(anchor.monotonic_ns(Timestamp(EPOCH + 5 * SEC)), 105 * SEC);
+    }
+
+    #[test]
+    fn what_is_just_below_a_step_is_slewing_in_both_directions() {
+        for (by_ns, is_step) in [(STEP_NS - 1, false), (STEP_NS, true)] {
+            let ahead = Anchor::new(reading(100, EPOCH)).follow(reading(110, EPOCH + 10 * SEC + by_ns));
+            let behind = Anchor::new(reading(100, EPOCH)).follow(reading(110, EPOCH + 10 * SEC - by_ns));
+            assert_eq!((ahead != Shift::Steady, behind != Shift::Steady), (is_step, is_step), "{by_ns}");
+        }
+    }
+
+    #[test]
+    fn a_suspended_machine_loses_no_order() {
+        // The monotonic clock stood still for eight hours: wall time jumps, and what came before stays before.
+        let mut anchor = Anchor::new(reading(100, EPOCH));
+        let slept = 8 * 3600 * SEC;
+        assert_eq!(anchor.follow(reading(101, EPOCH + SEC + slept)), Shift::Stepped { by_ns: slept.into() });
+        let walls: Vec<_> = [99, 100, 101, 102].map(|secs| anchor.wall(secs * SEC)).into();
+        assert!(walls.is_sorted(), "{walls:?}");
+        assert_eq!(walls[1..3], [Timestamp(EPOCH), Timestamp(EPOCH + SEC + slept)]);
+    }
+
+    #[test]
     fn a_clock_before_its_epoch_saturates() {
         let anchor = Anchor::new(Reading { monotonic_ns: 100, wall: Timestamp(5) });
         assert_eq!(anchor.wall(10), Timestamp(0));
