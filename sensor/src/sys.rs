@@ -11,4 +11,5 @@ pub mod drained_map;
 #[cfg(feature = "ebpf")]
 pub mod interface;
 pub mod memory;
+pub mod packet_socket;
 pub mod prefetch;
