@@ -13,6 +13,7 @@ pub mod control;
 mod keeper;
 mod latencies;
 mod metrics;
+mod mirrors;
 mod overview;
 mod plane;
 pub mod privileges;
@@ -32,18 +33,21 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use flowlog::sink::{Sink, SinkError};
+use rustix::thread::CapabilitySet;
 
 use crate::capture::{DropReasons, Interface, Interfaces, Roster};
 use crate::config::{CapturePlane, KernelSettings, MetricsAddress};
 use crate::feed::{Clock, LiveFeed};
 use crate::flow::interval::Windows;
 use crate::ledger::{FrameCounts, RowCounts};
+use crate::mirror::live::Setup;
 use crate::recorder::{Live, Milestone, Recorder, RecorderError, Recording};
 use crate::time::Timestamp;
 use crate::worker::{Handover, Limits, Worker};
 use control::ControlError;
 use keeper::{Keeper, Signals};
 use latencies::Latencies;
+use mirrors::Mirrors;
 use overview::{Board, Overview};
 use plane::Chosen;
 use privileges::{PrivilegeError, User};
@@ -91,6 +95,8 @@ pub struct Configuration {
     pub limits: Limits,
     /// How flows become records.
     pub recording: Recording,
+    /// What is mirrored.
+    pub mirror: Option<Setup>,
 }
 
 /// Reads and checks the configuration again. The sink is `None` where records go on going where they go.
@@ -120,6 +126,9 @@ pub enum DaemonError {
     /// Metrics can't be told where they should be.
     #[error("metrics at {0}")]
     Metrics(#[from] MetricsError),
+    /// Targets can't be sent to.
+    #[error("mirroring: {0}")]
+    Mirror(io::Error),
     /// Rights can't be given up.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -176,7 +185,7 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         user,
         output_directory,
     } = job;
-    let Configuration { watch, packets_only, limits, recording } = configuration;
+    let Configuration { watch, packets_only, limits, recording, mirror } = configuration;
     let (started, interval_secs) = (clock(), recording.rules.interval_secs);
     let signals = Signals::new()?;
     let listener = listen(control)?;
@@ -199,7 +208,10 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
     let limits = share(limits, workers);
     let mut watcher = Watcher::new(plane, watch, interfaces.clone(), roster.clone());
     watcher.scan(started);
+    // Its taps come and go with their interfaces, so the right to open them is kept.
+    let rights = if mirror.is_some() { rights | CapabilitySet::NET_RAW } else { rights };
     privileges::give_up(user.as_ref(), rights)?;
+    let mirrors = Mirrors::start(mirror, &clock)?;
     let user = user.map(|user| user.name);
     if let Some(directory) = output_directory {
         state::try_directory(&directory).map_err(|cause| DaemonError::Unwritable { directory, user, cause })?;
@@ -225,6 +237,7 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         board,
         told,
         drain_time,
+        mirrors: mirrors.clone(),
         interval_secs: AtomicU32::new(interval_secs),
         reloads: AtomicU64::new(0),
     });
@@ -253,6 +266,14 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         }
         recording.join().unwrap_or(Err(RecorderError::WorkerPanicked))
     });
+    if let Some(report) = mirrors.stop() {
+        for line in report.to_string().lines() {
+            tracing::info!("{line}");
+        }
+        if !report.balances() {
+            tracing::error!("the mirror's ledger does not balance: this is a fault in flowtap, please report it");
+        }
+    }
     let names = keeper.watcher.names();
     let (rows, mut sink) = recorder.into_parts();
     written?;

@@ -26,7 +26,7 @@ use flowtap::daemon::{self, Configuration, Control, Job, Watch};
 use tracing::level_filters::LevelFilter;
 
 use super::record::{self, RUNNING, RecordArgs};
-use super::{INCOMPLETE, clock, output};
+use super::{INCOMPLETE, clock, mirrored, output};
 
 /// Watch interfaces and record what goes through them
 ///
@@ -182,6 +182,7 @@ impl Plan {
             packets_only: packets_only(&settings),
             limits: record::limits(&settings, &format, NonZeroUsize::MIN, recording.rules.seed),
             recording,
+            mirror: mirrored::live(&settings)?,
         };
         Ok(Self { settings, format, workers, configuration })
     }

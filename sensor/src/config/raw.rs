@@ -11,8 +11,8 @@ use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, Traffic
 use super::interface::{Label, RawInterface};
 use super::kernel::RawKernel;
 use super::live::{CaptureBuffer, CapturePlane};
-use super::mirror::{self, RawMirror};
 use super::metrics::MetricsAddress;
+use super::mirror::{self, RawMirror};
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
 use crate::mirror::Mirror;
 

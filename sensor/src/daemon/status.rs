@@ -10,6 +10,7 @@ use super::latencies::{Quantiles, secs};
 use super::plane::Told;
 use crate::capture::Stay;
 use crate::ledger::{FrameCounts, Omission, RowCounts};
+use crate::mirror::report::Report;
 use crate::time::Timestamp;
 
 /// What a run knows of itself at one moment.
@@ -25,6 +26,8 @@ pub(super) struct Status {
     pub(super) interfaces: Vec<Stay>,
     pub(super) frames: FrameCounts,
     pub(super) rows: RowCounts,
+    /// What became of mirrored packets, if any are mirrored.
+    pub(super) mirror: Option<Report>,
     /// From the end of each interval to its publication.
     pub(super) delivery_lag: Quantiles,
     /// Of each interval, from where it is counted.
@@ -95,6 +98,7 @@ impl Status {
             },
             "delivery-lag-secs": quantiles(&self.delivery_lag),
             "drain-time-secs": quantiles(&self.drain_time),
+            "mirror": self.mirror.as_ref().map(Report::to_json),
             "balances": self.balances(),
         })
     }
@@ -165,6 +169,7 @@ pub(super) mod tests {
             interfaces: Vec::new(),
             frames,
             rows,
+            mirror: None,
             delivery_lag: Latencies::new().quantiles(),
             drain_time: Latencies::new().quantiles(),
         }

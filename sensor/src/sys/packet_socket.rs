@@ -99,7 +99,7 @@ impl PacketSocket {
     /// What the system says.
     pub fn take_drops(&self) -> io::Result<u64> {
         let mut statistics = [0_u32; 2];
-        let mut length = mem::size_of_val(&statistics) as libc::socklen_t;
+        let mut length = size_of_val(&statistics) as libc::socklen_t;
         // SAFETY: the kernel writes at most `length` bytes, which is the size of the two counters it is pointed at.
         let answer = unsafe {
             libc::getsockopt(
@@ -174,7 +174,7 @@ impl Inbox {
             header.msg_iov = vector;
             header.msg_iovlen = 1;
             header.msg_name = std::ptr::from_mut(address).cast();
-            header.msg_namelen = mem::size_of::<Address>() as libc::socklen_t;
+            header.msg_namelen = size_of::<Address>() as libc::socklen_t;
             header.msg_control = control.0.as_mut_ptr().cast();
             header.msg_controllen = CONTROL_BYTES as _;
         }
@@ -248,7 +248,7 @@ struct Auxiliary {
 }
 
 fn set_option(socket: &Socket, level: i32, option: i32, value: i32) -> io::Result<()> {
-    let length = mem::size_of_val(&value) as libc::socklen_t;
+    let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes, which is the size of the number it is pointed at.
     let answer =
         unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), length) };
@@ -265,7 +265,7 @@ fn bind(socket: &Socket, interface_index: u32) -> io::Result<()> {
         sll_halen: 0,
         sll_addr: [0; 8],
     };
-    let length = mem::size_of_val(&address) as libc::socklen_t;
+    let length = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes, which is the size of the address it is pointed at.
     let answer = unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
