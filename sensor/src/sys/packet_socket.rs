@@ -4,7 +4,7 @@
 //! Authority: packet(7), linux/if_packet.h and linux/virtio_net.h for the layouts.
 
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bytemuck::{Pod, Zeroable};
