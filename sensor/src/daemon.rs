@@ -14,6 +14,7 @@ pub mod fence;
 mod keeper;
 mod latencies;
 mod metrics;
+mod mirrors;
 mod overview;
 mod plane;
 pub mod privileges;
@@ -34,12 +35,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use flowlog::sink::{Sink, SinkError};
+use rustix::thread::CapabilitySet;
 
 use crate::capture::{DropReasons, Interface, Interfaces, Roster};
 use crate::config::{CapturePlane, KernelSettings, MetricsAddress};
 use crate::feed::{Clock, LiveFeed};
 use crate::flow::interval::Windows;
 use crate::ledger::{FrameCounts, RowCounts};
+use crate::mirror::live::Setup;
 use crate::recorder::{Live, Milestone, Recorder, RecorderError, Recording};
 use crate::time::Timestamp;
 use crate::worker::{Handover, Limits, Worker};
@@ -47,6 +50,7 @@ use control::ControlError;
 use fence::{Fence, Territory};
 use keeper::{Keeper, Signals};
 use latencies::Latencies;
+use mirrors::Mirrors;
 use overview::{Board, Overview};
 use plane::Chosen;
 use privileges::{PrivilegeError, User};
@@ -97,6 +101,8 @@ pub struct Configuration {
     pub limits: Limits,
     /// How flows become records.
     pub recording: Recording,
+    /// What is mirrored.
+    pub mirror: Option<Setup>,
 }
 
 /// Reads and checks the configuration again. The sink is `None` where records go on going where they go.
@@ -126,6 +132,9 @@ pub enum DaemonError {
     /// Metrics can't be told where they should be.
     #[error("metrics at {0}")]
     Metrics(#[from] MetricsError),
+    /// Targets can't be sent to.
+    #[error("mirroring: {0}")]
+    Mirror(io::Error),
     /// Rights can't be given up.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -183,7 +192,7 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         output_directory,
         territory,
     } = job;
-    let Configuration { watch, packets_only, limits, recording } = configuration;
+    let Configuration { watch, packets_only, limits, recording, mirror } = configuration;
     let (started, interval_secs) = (clock(), recording.rules.interval_secs);
     let signals = Signals::new()?;
     let listener = listen(control)?;
@@ -206,7 +215,10 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
     let limits = share(limits, workers);
     let mut watcher = Watcher::new(plane, watch, interfaces.clone(), roster.clone());
     watcher.scan(started);
+    // Its taps come and go with their interfaces, so the right to open them is kept.
+    let rights = if mirror.is_some() { rights | CapabilitySet::NET_RAW } else { rights };
     privileges::give_up(user.as_ref(), rights)?;
+    let mirrors = Mirrors::start(mirror, &clock)?;
     let user = user.map(|user| user.name);
     if let Some(directory) = output_directory {
         state::try_directory(&directory).map_err(|cause| DaemonError::Unwritable { directory, user, cause })?;
@@ -236,6 +248,7 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         told,
         fence,
         drain_time,
+        mirrors: mirrors.clone(),
         interval_secs: AtomicU32::new(interval_secs),
         reloads: AtomicU64::new(0),
     });
@@ -265,6 +278,14 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         }
         recording.join().unwrap_or(Err(RecorderError::WorkerPanicked))
     });
+    if let Some(report) = mirrors.stop() {
+        for line in report.to_string().lines() {
+            tracing::info!("{line}");
+        }
+        if !report.balances() {
+            tracing::error!("the mirror's ledger does not balance: this is a fault in flowtap, please report it");
+        }
+    }
     let names = keeper.watcher.names();
     let (rows, mut sink) = recorder.into_parts();
     written?;

@@ -34,13 +34,16 @@ pub mod explain;
 mod filter;
 pub mod flow_hash;
 mod guard;
+pub mod health;
 pub mod inner;
 #[cfg(feature = "ebpf")]
 pub mod kernel;
+pub mod live;
 mod mirrored;
 pub mod pcap_outlet;
 mod probe;
 mod rate;
+pub mod report;
 pub mod segment;
 pub mod sender;
 mod session;

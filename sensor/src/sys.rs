@@ -12,6 +12,7 @@ pub mod fanout;
 #[cfg(feature = "ebpf")]
 pub mod interface;
 pub mod memory;
+pub mod packet_socket;
 #[cfg(feature = "ebpf")]
 pub mod plain;
 pub mod prefetch;

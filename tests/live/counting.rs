@@ -78,7 +78,7 @@ fn counted_exactly(plane: &str) {
 
 #[test]
 fn loopback_is_not_counted_twice() {
-    PLANES.into_iter().for_each(loopback_once);
+    in_each_plane(loopback_once);
 }
 
 fn loopback_once(plane: &str) {

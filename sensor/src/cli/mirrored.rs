@@ -1,7 +1,5 @@
 //! What `replay` mirrors: its options, the executor they ask for, and the account of it in the end.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -13,14 +11,15 @@ use clap::Args;
 use flowtap::capture::{Interfaces, Source};
 use flowtap::classify::{Classifier, LocalNetworks};
 use flowtap::config::Settings;
-use flowtap::mirror::counters::{Counts, SessionCounts, Volume};
+use flowtap::mirror::counters::SessionCounts;
 use flowtap::mirror::executor::{Health, Rates, Tapped, Unasked};
 use flowtap::mirror::flow_hash::FlowSeed;
+use flowtap::mirror::live::{Describe, Setup};
 use flowtap::mirror::pcap_outlet::PcapOutlet;
+use flowtap::mirror::report::Report;
 use flowtap::mirror::sender::{NetworkOutlet, Senders, WhenFull};
 use flowtap::mirror::socket::TargetSocket;
 use flowtap::mirror::{Decider, Executor, Mirror, Mirrored, Outlet, Pace, Vni};
-use serde_json::{Value, json};
 
 use super::{clock, complain, output};
 
@@ -133,15 +132,40 @@ impl MirroredArgs {
 
     fn describe(&self, settings: &Settings, interfaces: &Interfaces) -> Box<dyn FnMut(u16) -> Option<Tapped> + Send> {
         let (settings, interfaces, mtu) = (settings.clone(), interfaces.clone(), self.wire_mtu as usize);
-        Box::new(move |index| {
-            let name = interfaces.get(index)?.name;
-            // The configuration's check has seen to it that every name has its tables.
-            let decider = Decider::new(&settings.mirror, &name).ok().filter(|decider| !decider.is_idle())?;
-            let known = settings.interface(&name);
-            let classifier = Classifier::new(&known.vpc_cidrs, &known.subnet_cidrs);
-            Some(Tapped { decider, classifier, local: LocalNetworks::new(&known.local), mtu })
-        })
+        Box::new(move |index| tapped(&settings, &interfaces.get(index)?.name, mtu))
     }
+}
+
+/// What the rules must know of an interface; `None` where no session applies.
+fn tapped(settings: &Settings, name: &str, mtu: usize) -> Option<Tapped> {
+    // The configuration's check has seen to it that every name has its tables.
+    let decider = Decider::new(&settings.mirror, name).ok().filter(|decider| !decider.is_idle())?;
+    let known = settings.interface(name);
+    let classifier = Classifier::new(&known.vpc_cidrs, &known.subnet_cidrs);
+    Some(Tapped { decider, classifier, local: LocalNetworks::new(&known.local), mtu })
+}
+
+/// What a live run mirrors; `None` if it is nothing.
+///
+/// # Errors
+/// When a target is this host.
+pub(super) fn live(settings: &Settings) -> anyhow::Result<Option<Setup>> {
+    let mirror = settings.mirror.clone();
+    if mirror.sessions().is_empty() {
+        return Ok(None);
+    }
+    mirror.check_host(&super::mirror::host_addresses()?)?;
+    let vnis = mirror.vnis(&host_identity());
+    let (watch, settings) = (settings.live.watch.clone(), settings.clone());
+    let describe: Describe = Arc::new(move |name: &str, mtu| tapped(&settings, name, mtu));
+    Ok(Some(Setup { mirror, vnis, watch, describe }))
+}
+
+/// What tells this host from others, after every start the same.
+fn host_identity() -> String {
+    let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let identity = read("/etc/machine-id").filter(|identity| !identity.is_empty());
+    identity.or_else(|| read("/proc/sys/kernel/hostname")).unwrap_or_default()
 }
 
 /// Opens the ways to all targets, and says loudly where full frames will not fit.
@@ -161,7 +185,7 @@ impl Mirroring {
     ///
     /// # Errors
     /// When the file can't be written whole.
-    pub(super) fn finish(self) -> anyhow::Result<MirrorReport> {
+    pub(super) fn finish(self) -> anyhow::Result<Report> {
         let (counts, unasked) = match self.way {
             Way::File { executor, file } => {
                 let (counts, unasked, outlet) = take_apart(executor)?;
@@ -178,13 +202,7 @@ impl Mirroring {
                 (counts, unasked)
             }
         };
-        let sessions = self.mirror.sessions().iter().zip(self.vnis).zip(counts);
-        let sessions = sessions.map(|((session, vni), counts)| SessionReport {
-            number: session.number.number(),
-            vni: vni.number(),
-            counts,
-        });
-        Ok(MirrorReport { sessions: sessions.collect(), unasked })
+        Ok(Report::new(&self.mirror, &self.vnis, &counts, unasked))
     }
 }
 
@@ -242,104 +260,6 @@ impl Drop for Whole {
             fs::remove_file(partial).ok();
         }
     }
-}
-
-/// What became of the packets that sessions matched.
-pub(super) struct MirrorReport {
-    sessions: Vec<SessionReport>,
-    unasked: Unasked,
-}
-
-struct SessionReport {
-    number: u16,
-    vni: u32,
-    counts: SessionCounts,
-}
-
-impl MirrorReport {
-    /// Whether every wire frame that a session matched was sent, or skipped for a reason.
-    pub(super) fn balances(&self) -> bool {
-        self.sessions.iter().all(|session| session.counts.balances())
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        let session = |session: &SessionReport| {
-            json!({
-                "number": session.number,
-                "vni": session.vni,
-                "ingress": direction(&session.counts.ingress),
-                "egress": direction(&session.counts.egress),
-                "metrics": session.counts.aws().into_iter().collect::<BTreeMap<_, _>>(),
-            })
-        };
-        json!({
-            "sessions": self.sessions.iter().map(session).collect::<Vec<_>>(),
-            "not-asked": {
-                "not-ip": self.unasked.not_ip,
-                "undirected": self.unasked.undirected,
-                "own-copies": self.unasked.own,
-            },
-            "balances": self.balances(),
-        })
-    }
-}
-
-impl fmt::Display for MirrorReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for session in &self.sessions {
-            let total = session.counts.total();
-            let (mirrored, skipped) = (total.mirrored, total.skipped_total());
-            writeln!(
-                f,
-                "mirror    session {} (VNI {}): {} matched = {} sent + {} skipped; {} bytes sent, {} in and {} out",
-                session.number,
-                session.vni,
-                total.matched.packets,
-                mirrored.packets,
-                skipped.packets,
-                mirrored.bytes,
-                session.counts.ingress.mirrored.packets,
-                session.counts.egress.mirrored.packets,
-            )?;
-            let reasons: Vec<_> =
-                total.skipped().map(|(reason, volume)| format!("{} {}", reason.as_str(), volume.packets)).collect();
-            if !reasons.is_empty() {
-                writeln!(f, "  skipped: {}", reasons.join(", "))?;
-            }
-            if total.cut.packets > 0 {
-                writeln!(
-                    f,
-                    "  cut to the packet length: {} frames, {} bytes less",
-                    total.cut.packets, total.cut.bytes
-                )?;
-            }
-            if total.fragmented.packets > 0 {
-                writeln!(f, "  sent as fragments: {} frames", total.fragmented.packets)?;
-            }
-        }
-        if self.unasked.undirected > 0 {
-            writeln!(
-                f,
-                "  {} packets were not mirrored because their direction is not known (see --local)",
-                self.unasked.undirected
-            )?;
-        }
-        if self.unasked.own > 0 {
-            writeln!(f, "  {} packets were mirrored copies already, and were let go", self.unasked.own)?;
-        }
-        Ok(())
-    }
-}
-
-fn direction(counts: &Counts) -> Value {
-    let volume = |volume: Volume| json!({ "packets": volume.packets, "bytes": volume.bytes });
-    json!({
-        "matched": volume(counts.matched),
-        "mirrored": volume(counts.mirrored),
-        "skipped": counts.skipped().map(|(reason, of)| (reason.as_str(), volume(of))).collect::<BTreeMap<_, _>>(),
-        "cut": volume(counts.cut),
-        "fragmented": volume(counts.fragmented),
-    })
 }
 
 /// How much is written at once.

@@ -27,7 +27,7 @@ use flowtap::daemon::{self, Configuration, Control, Job, Watch};
 use tracing::level_filters::LevelFilter;
 
 use super::record::{self, RUNNING, RecordArgs};
-use super::{INCOMPLETE, clock, instance, output};
+use super::{INCOMPLETE, clock, instance, mirrored, output};
 
 /// Watch interfaces and record what goes through them
 ///
@@ -203,6 +203,7 @@ impl Plan {
             packets_only: packets_only(&settings),
             limits: record::limits(&settings, &format, NonZeroUsize::MIN, recording.rules.seed),
             recording,
+            mirror: mirrored::live(&settings)?,
         };
         Ok(Self { settings, format, workers, configuration })
     }

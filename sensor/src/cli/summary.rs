@@ -10,10 +10,9 @@ use flowlog::segment::Published;
 use flowtap::capture::CaptureError;
 use flowtap::config::SummaryFormat;
 use flowtap::ledger::{FrameCounts, Omission, RowCounts, Tally};
+use flowtap::mirror::report::Report;
 use flowtap::packet::Refusal;
 use serde_json::{Value, json};
-
-use super::mirrored::MirrorReport;
 
 /// Everything there is to say about a replay.
 pub(super) struct Summary<'a> {
@@ -27,7 +26,7 @@ pub(super) struct Summary<'a> {
     /// Whether a policy judged the flows.
     pub(super) has_policy: bool,
     /// What became of mirrored packets, if any were to be mirrored.
-    pub(super) mirror: Option<&'a MirrorReport>,
+    pub(super) mirror: Option<&'a Report>,
     pub(super) elapsed: Duration,
 }
 
@@ -37,7 +36,7 @@ impl Summary<'_> {
         !self.output_failed
             && self.frames.balances()
             && self.rows.balances(self.frames)
-            && self.mirror.is_none_or(MirrorReport::balances)
+            && self.mirror.is_none_or(Report::balances)
     }
 
     /// Writes the summary to standard error. Nothing can be done if that is closed.
@@ -92,7 +91,7 @@ impl Summary<'_> {
                 "rows": file.row_count,
                 "bytes": file.size_bytes,
             })).collect::<Vec<_>>(),
-            "mirror": self.mirror.map(MirrorReport::to_json),
+            "mirror": self.mirror.map(Report::to_json),
             "damage": self.damage.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "elapsed-secs": self.elapsed.as_secs_f64(),
             "frames-per-sec": self.packets_per_sec(),

@@ -101,7 +101,7 @@ impl Keeper {
 
     /// Goes over to the configuration as it is now, at the end of this interval; says when that is.
     fn reload(&mut self) -> Result<Timestamp, ReloadError> {
-        let (Configuration { watch, packets_only, limits, recording }, sink) = (self.reload)()?;
+        let (Configuration { watch, packets_only, limits, recording, mirror }, sink) = (self.reload)()?;
         if self.overview.told.is_kernel()
             && let Some(why) = packets_only
         {
@@ -118,6 +118,7 @@ impl Keeper {
         let from =
             changed.ok_or("the configuration before is still to come at the end of this interval: try again then")?;
         self.overview.reloaded(interval_secs);
+        self.overview.mirrors.change(mirror)?;
         self.watcher.change(from, watch);
         Ok(from)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::fence::Fence;
 use super::latencies::Latencies;
+use super::mirrors::Mirrors;
 use super::plane::Told;
 use super::status::Status;
 use crate::capture::Roster;
@@ -64,6 +65,8 @@ pub(super) struct Overview {
     pub(super) fence: Fence,
     /// How long it took to take each interval's flows from where they are counted.
     pub(super) drain_time: Latencies,
+    /// What mirrors.
+    pub(super) mirrors: Mirrors,
     /// As of the last reload.
     pub(super) interval_secs: AtomicU32,
     pub(super) reloads: AtomicU64,
@@ -90,6 +93,7 @@ impl Overview {
             interfaces: self.roster.current(),
             frames,
             rows: posted.rows,
+            mirror: self.mirrors.report(),
             delivery_lag: self.board.delivery_lag.quantiles(),
             drain_time: self.drain_time.quantiles(),
         }

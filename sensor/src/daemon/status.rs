@@ -11,6 +11,7 @@ use super::latencies::{Quantiles, secs};
 use super::plane::Told;
 use crate::capture::{Loss, Portless, Stay};
 use crate::ledger::{FrameCounts, Omission, RowCounts};
+use crate::mirror::report::Report;
 use crate::time::Timestamp;
 
 /// What a run knows of itself at one moment.
@@ -27,6 +28,8 @@ pub(super) struct Status {
     pub(super) interfaces: Vec<Stay>,
     pub(super) frames: FrameCounts,
     pub(super) rows: RowCounts,
+    /// What became of mirrored packets, if any are mirrored.
+    pub(super) mirror: Option<Report>,
     /// From the end of each interval to its publication.
     pub(super) delivery_lag: Quantiles,
     /// Of each interval, from where it is counted.
@@ -102,6 +105,7 @@ impl Status {
             },
             "delivery-lag-secs": quantiles(&self.delivery_lag),
             "drain-time-secs": quantiles(&self.drain_time),
+            "mirror": self.mirror.as_ref().map(Report::to_json),
             "balances": self.balances(),
         })
     }
@@ -173,6 +177,7 @@ pub(super) mod tests {
             interfaces: Vec::new(),
             frames,
             rows,
+            mirror: None,
             delivery_lag: Latencies::new().quantiles(),
             drain_time: Latencies::new().quantiles(),
         }

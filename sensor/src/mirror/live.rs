@@ -1,0 +1,372 @@
+//! Mirroring beside a live run, without the kernel plane: a thread of its own taps the interfaces of sessions.
+//!
+//! Its packet sockets are not those that count flows: whatever happens here, flows are counted as without it. They see
+//! whole frames in the order of the kernel, both directions in one, with what was left to the card. Our own copies, which
+//! bear [`COPY_MARK`], are turned away by a filter before anything is copied.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use nix::libc;
+use nix::net::if_::if_nameindex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockFilter;
+
+use super::executor::{Health, Rates, Tapped};
+use super::flow_hash::FlowSeed;
+use super::health::HealthChecks;
+use super::inner::{Hints, PartialChecksum};
+use super::report::Report;
+use super::sender::{NetworkOutlet, Senders, WhenFull};
+use super::socket::{COPY_MARK, TargetSocket};
+use super::{Executor, Mirror, Vni};
+use crate::capture::{Direction, Frame, LinkType};
+use crate::config::glob::Glob;
+use crate::feed::Clock;
+use crate::sys::packet_socket::{Arrival, Inbox, PacketSocket, VirtioNetHeader};
+use crate::time::{NANOS_PER_SEC, Timestamp};
+
+/// What to mirror, and how interfaces are known.
+pub struct Setup {
+    /// The sessions.
+    pub mirror: Mirror,
+    /// Their network identifiers.
+    pub vnis: Vec<Vni>,
+    /// Which interfaces are watched: no others are tapped.
+    pub watch: Vec<Glob>,
+    /// What the rules must know of an interface, by its name and its MTU; `None` where no session applies.
+    pub describe: Describe,
+}
+
+/// See [`Setup::describe`].
+pub type Describe = Arc<dyn Fn(&str, usize) -> Option<Tapped> + Send + Sync>;
+
+/// Mirroring that goes on.
+pub struct LiveMirror {
+    commands: Sender<Command>,
+    report: Arc<Mutex<Report>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Command {
+    Replace(Box<Works>),
+    Stop,
+}
+
+impl LiveMirror {
+    /// Opens the ways to the targets and the interfaces that are there, and begins. Call it with the right to open raw
+    /// and packet sockets; the thread keeps what rights the caller has.
+    ///
+    /// # Errors
+    /// When the rights are missing, or there is no route to a target.
+    pub fn start(setup: Setup, clock: Clock) -> io::Result<Self> {
+        let works = Box::new(Works::new(setup, clock())?);
+        let (commands, received) = unbounded();
+        let report = Arc::new(Mutex::new(Report::default()));
+        let shared = Arc::clone(&report);
+        let thread =
+            thread::Builder::new().name("mirror".to_owned()).spawn(move || run(works, &clock, &received, &shared))?;
+        Ok(Self { commands, report, thread: Some(thread) })
+    }
+
+    /// Goes over to another configuration, between two frames. What does not change goes on being tapped; what the
+    /// earlier sessions have queued is sent.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; then everything stays as it is.
+    pub fn replace(&self, setup: Setup, now: Timestamp) -> io::Result<()> {
+        let works = Box::new(Works::new(setup, now)?);
+        // The thread is gone only if it has panicked, which its report shows.
+        self.commands.send(Command::Replace(works)).ok();
+        Ok(())
+    }
+
+    /// What became of everything so far.
+    pub fn report(&self) -> Report {
+        lock(&self.report).clone()
+    }
+
+    /// Sends what is queued, and ends.
+    pub fn stop(mut self) -> Report {
+        self.commands.send(Command::Stop).ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+        self.report()
+    }
+}
+
+/// The parts of a running configuration.
+struct Works {
+    executor: Executor<NetworkOutlet>,
+    senders: Senders,
+    _checks: HealthChecks,
+    mirror: Mirror,
+    vnis: Vec<Vni>,
+    watch: Vec<Glob>,
+    describe: Describe,
+    names: Names,
+}
+
+/// The names of interfaces by our index of them, shared with the executor's question for what it must know of them.
+type Names = Arc<Mutex<Vec<String>>>;
+
+impl Works {
+    fn new(setup: Setup, now: Timestamp) -> io::Result<Self> {
+        let Setup { mirror, vnis, watch, describe } = setup;
+        let sockets = mirror.targets().iter().map(TargetSocket::open).collect::<io::Result<Vec<_>>>()?;
+        for (target, socket) in mirror.targets().iter().zip(&sockets) {
+            if let Some(warning) = socket.path_warning(MTU_DEFAULT) {
+                tracing::warn!(target = target.name, "{warning}");
+            }
+        }
+        let senders = Senders::start(mirror.targets(), sockets, mirror.sessions().len())?;
+        let health = Health::new(mirror.targets().len());
+        let checks = HealthChecks::start(mirror.targets(), &health)?;
+        let names = Names::default();
+        let (known, by_index) = (Arc::clone(&describe), Arc::clone(&names));
+        let describe_index = Box::new(move |index: u16| {
+            let name = lock(&by_index).get(usize::from(index)).cloned()?;
+            known(&name, mtu(&name))
+        });
+        let outlet = senders.outlet(WhenFull::Skip);
+        let rates = Rates::Hold(now);
+        let executor = Executor::new(&mirror, &vnis, FlowSeed::default(), rates, health, describe_index, outlet);
+        Ok(Self { executor, senders, _checks: checks, mirror, vnis, watch, describe, names })
+    }
+
+    fn report(&self) -> Report {
+        let mut counts = self.executor.counts();
+        let sent = self.senders.counts();
+        counts.iter_mut().zip(lock(&sent).iter()).for_each(|(ours, theirs)| ours.merge(theirs));
+        Report::new(&self.mirror, &self.vnis, &counts, self.executor.unasked())
+    }
+
+    /// Sends what is queued, and tells what became of everything.
+    fn finish(self) -> Report {
+        let (mut counts, unasked) = (self.executor.counts(), self.executor.unasked());
+        drop(self.executor.into_outlet());
+        let sent = self.senders.finish();
+        counts.iter_mut().zip(lock(&sent).iter()).for_each(|(ours, theirs)| ours.merge(theirs));
+        Report::new(&self.mirror, &self.vnis, &counts, unasked)
+    }
+
+    /// Whether a session applies to an interface that is watched.
+    fn wants(&self, name: &str) -> bool {
+        self.watch.iter().any(|pattern| pattern.matches(name)) && (self.describe)(name, MTU_DEFAULT).is_some()
+    }
+}
+
+/// An interface that is tapped.
+struct Tap {
+    socket: PacketSocket,
+    kernel_index: u32,
+    /// Ours.
+    interface: u16,
+    is_loopback: bool,
+}
+
+/// All taps, by name.
+type Taps = BTreeMap<String, Tap>;
+
+fn run(mut works: Box<Works>, clock: &Clock, commands: &Receiver<Command>, shared: &Mutex<Report>) {
+    let (mut taps, mut inbox) = (Taps::new(), Inbox::new(FRAMES_AT_ONCE));
+    let mut frame_bytes = Vec::new();
+    let mut earlier = Report::default();
+    let mut scan_due = Timestamp::default();
+    loop {
+        match commands.try_recv() {
+            Ok(Command::Replace(next)) => {
+                // Frames wait in the taps' buffers meanwhile. Taps that are wanted no more are closed by the scan.
+                *lock(&next.names) = lock(&works.names).clone();
+                earlier.merge(&std::mem::replace(&mut works, next).finish());
+                scan_due = Timestamp::default();
+            }
+            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => break,
+            Err(TryRecvError::Empty) => {}
+        }
+        let now = clock();
+        if now >= scan_due || scan_due.0 > now.0 + 2 * NANOS_PER_SEC {
+            scan(&mut taps, &works);
+            scan_due = Timestamp(now.0 + NANOS_PER_SEC);
+        }
+        wait(&taps);
+        for tap in taps.values_mut() {
+            read(tap, &mut works.executor, &mut inbox, &mut frame_bytes);
+        }
+        works.executor.flush();
+        earlier.tap_drops += taps.values().filter_map(|tap| tap.socket.take_drops().ok()).sum::<u64>();
+        let mut report = works.report();
+        report.merge(&earlier);
+        *lock(shared) = report;
+    }
+    for tap in taps.values_mut() {
+        read(tap, &mut works.executor, &mut inbox, &mut frame_bytes);
+    }
+    earlier.tap_drops += taps.values().filter_map(|tap| tap.socket.take_drops().ok()).sum::<u64>();
+    let mut report = works.finish();
+    report.merge(&earlier);
+    *lock(shared) = report;
+}
+
+/// Opens taps on interfaces that have come, and closes those of interfaces that are gone or wanted no more.
+fn scan(taps: &mut Taps, works: &Works) {
+    let Ok(list) = if_nameindex() else { return };
+    let present = list.iter().map(|interface| (interface.name().to_string_lossy().into_owned(), interface.index()));
+    let wanted: BTreeMap<String, u32> = present.filter(|(name, _)| works.wants(name)).collect();
+    taps.retain(|name, tap| wanted.get(name) == Some(&tap.kernel_index));
+    for (name, kernel_index) in wanted {
+        if taps.contains_key(&name) || taps.len() >= TAPS_MAX {
+            continue;
+        }
+        match PacketSocket::open(kernel_index, &without_copies(), BUFFER_BYTES) {
+            Ok(socket) => {
+                let Some(interface) = index_of(&works.names, &name) else { continue };
+                tracing::info!(interface = name, "mirrored");
+                let is_loopback = name == "lo";
+                taps.insert(name, Tap { socket, kernel_index, interface, is_loopback });
+            }
+            Err(error) => tracing::debug!(interface = name, %error, "can't be mirrored yet"),
+        }
+    }
+}
+
+fn index_of(names: &Names, name: &str) -> Option<u16> {
+    let mut names = lock(names);
+    let at = names.iter().position(|known| known == name).unwrap_or_else(|| {
+        names.push(name.to_owned());
+        names.len() - 1
+    });
+    u16::try_from(at).ok()
+}
+
+fn wait(taps: &Taps) {
+    let mut waiting: Vec<_> = taps.values().map(|tap| PollFd::new(&tap.socket, PollFlags::IN)).collect();
+    // A signal that comes between is as good as a frame: the caller looks and comes back.
+    poll(&mut waiting, Some(&WAIT)).ok();
+}
+
+/// Shows the executor what has come, as much as a turn allows.
+fn read(tap: &mut Tap, executor: &mut Executor<NetworkOutlet>, inbox: &mut Inbox, frame_bytes: &mut Vec<u8>) {
+    for _ in 0..READS_PER_TURN {
+        // What is wrong with an interface shows in the next scan.
+        let Ok(received) = tap.socket.receive(inbox) else { return };
+        for (arrival, captured) in (0..received).filter_map(|number| inbox.arrival(number)) {
+            if let Some(frame) = frame(tap, &arrival) {
+                show(executor, &frame, &arrival, captured, frame_bytes);
+            }
+        }
+    }
+}
+
+/// A frame as the executor wants it; loopback shows everything twice, and once is enough.
+fn frame(tap: &Tap, arrival: &Arrival) -> Option<Frame> {
+    let direction = match (arrival.packet_type, tap.is_loopback) {
+        (libc::PACKET_OUTGOING, true) => return None,
+        (libc::PACKET_OUTGOING, false) => Direction::Egress,
+        _ => Direction::Ingress,
+    };
+    Some(Frame {
+        time: Timestamp(arrival.time_ns),
+        offset: 0,
+        captured_bytes: arrival.captured_bytes as u32,
+        original_bytes: arrival.original_bytes as u32,
+        interface: tap.interface,
+        link_type: link_type(arrival.hardware_type),
+        direction,
+    })
+}
+
+fn show(
+    executor: &mut Executor<NetworkOutlet>,
+    frame: &Frame,
+    arrival: &Arrival,
+    captured: &[u8],
+    frame_bytes: &mut Vec<u8>,
+) {
+    let offload = &arrival.offload;
+    let addresses = captured.split_at_checked(ETHERNET_ADDRESSES_BYTES);
+    match (arrival.tag, addresses) {
+        (Some(tag), Some((addresses, rest))) if frame.link_type == LinkType::Ethernet => {
+            frame_bytes.clear();
+            frame_bytes.extend_from_slice(addresses);
+            frame_bytes.extend_from_slice(&tag);
+            frame_bytes.extend_from_slice(rest);
+            let longer = Frame {
+                captured_bytes: frame.captured_bytes + TAG_BYTES as u32,
+                original_bytes: frame.original_bytes + TAG_BYTES as u32,
+                ..*frame
+            };
+            executor.observe(&longer, frame_bytes, hints(offload, TAG_BYTES));
+        }
+        _ => executor.observe(frame, captured, hints(offload, 0)),
+    }
+}
+
+/// What the kernel says was left to the card, in a frame into which a tag of `tag_bytes` was put back. Where it puts the
+/// tag in the header's account itself, the checksum is found all the same: see [`super::inner`].
+fn hints(offload: &VirtioNetHeader, tag_bytes: usize) -> Hints {
+    let needs_checksum = offload.flags & VirtioNetHeader::NEEDS_CSUM != 0;
+    let start = usize::from(offload.csum_start) + tag_bytes;
+    Hints::Kernel {
+        checksum: needs_checksum.then_some(PartialChecksum { start, at: start + usize::from(offload.csum_offset) }),
+        segment_bytes: (offload.gso_type != 0 && offload.gso_size > 0).then_some(offload.gso_size.into()),
+    }
+}
+
+/// What a device's frames begin with (linux/if_arp.h).
+fn link_type(hardware_type: u16) -> LinkType {
+    match hardware_type {
+        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => LinkType::Ethernet,
+        libc::ARPHRD_NONE | libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 | libc::ARPHRD_SIT | libc::ARPHRD_IPGRE => {
+            LinkType::Raw
+        }
+        _ => LinkType::Unsupported,
+    }
+}
+
+/// The kernel's filter that turns away what we have sent: classic BPF that looks at the packet's mark (linux/filter.h).
+pub(crate) fn without_copies() -> [SockFilter; 5] {
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, PACKET_MARK),
+        SockFilter::new(AND, 0, 0, COPY_MARK_MASK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, COPY_MARK & COPY_MARK_MASK),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
+/// The interface's MTU; that of Ethernet if it does not say.
+fn mtu(name: &str) -> usize {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/mtu"));
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(MTU_DEFAULT)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `BPF_LD | BPF_W | BPF_ABS`, `BPF_ALU | BPF_AND | BPF_K`, `BPF_JMP | BPF_JEQ | BPF_K` and `BPF_RET | BPF_K`.
+const LOAD_WORD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+/// `SKF_AD_OFF + SKF_AD_MARK`, where the kernel's filters find the packet's mark.
+const PACKET_MARK: u32 = 0xffff_f014;
+/// The part of a mark that all copies share, the kernel plane's too.
+const COPY_MARK_MASK: u32 = 0xffff_f000;
+
+/// How many interfaces are tapped at once.
+const TAPS_MAX: usize = 256;
+/// The kernel's buffer of a tap.
+const BUFFER_BYTES: usize = 32 * 1024 * 1024;
+/// How many frames are taken from a tap at once, and how often before it is another's turn.
+const FRAMES_AT_ONCE: usize = 32;
+const READS_PER_TURN: usize = 16;
+const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const MTU_DEFAULT: usize = 1500;
+const ETHERNET_ADDRESSES_BYTES: usize = 12;
+const TAG_BYTES: usize = 4;

@@ -1,0 +1,172 @@
+//! What became of mirrored packets, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::counters::{Counts, SessionCounts, Volume};
+use super::executor::Unasked;
+use super::{Mirror, Vni};
+
+/// What became of the packets that sessions matched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Each session, in the order of the configuration.
+    pub sessions: Vec<SessionReport>,
+    /// Frames that no session was asked about.
+    pub unasked: Unasked,
+    /// Frames that the kernel lost before they could be shown to a session.
+    pub tap_drops: u64,
+}
+
+/// What became of one session's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionReport {
+    /// Its number.
+    pub number: u16,
+    /// Its network identifier.
+    pub vni: Vni,
+    /// Its counters.
+    pub counts: SessionCounts,
+}
+
+impl Report {
+    /// A report of `mirror`'s sessions, whose `vnis` and `counts` come in their order.
+    pub fn new(mirror: &Mirror, vnis: &[Vni], counts: &[SessionCounts], unasked: Unasked) -> Self {
+        let sessions = mirror.sessions().iter().zip(vnis).zip(counts);
+        let sessions = sessions.map(|((session, vni), counts)| SessionReport {
+            number: session.number.number(),
+            vni: *vni,
+            counts: *counts,
+        });
+        Self { sessions: sessions.collect(), unasked, tap_drops: 0 }
+    }
+
+    /// Adds an earlier report: sessions that are the same are added up, others listed behind.
+    pub fn merge(&mut self, earlier: &Self) {
+        for theirs in &earlier.sessions {
+            let same = |ours: &&mut SessionReport| (ours.number, ours.vni) == (theirs.number, theirs.vni);
+            match self.sessions.iter_mut().find(same) {
+                Some(ours) => ours.counts.merge(&theirs.counts),
+                None => self.sessions.push(*theirs),
+            }
+        }
+        self.unasked.not_ip += earlier.unasked.not_ip;
+        self.unasked.undirected += earlier.unasked.undirected;
+        self.unasked.own += earlier.unasked.own;
+        self.tap_drops += earlier.tap_drops;
+    }
+
+    /// Whether every wire frame that a session matched was sent, or skipped for a reason.
+    pub fn balances(&self) -> bool {
+        self.sessions.iter().all(|session| session.counts.balances())
+    }
+
+    /// For programs. What is matched and neither mirrored nor skipped waits to be sent.
+    pub fn to_json(&self) -> Value {
+        let session = |session: &SessionReport| {
+            json!({
+                "number": session.number,
+                "vni": session.vni.number(),
+                "ingress": direction(&session.counts.ingress),
+                "egress": direction(&session.counts.egress),
+                "metrics": session.counts.aws().into_iter().collect::<BTreeMap<_, _>>(),
+            })
+        };
+        json!({
+            "sessions": self.sessions.iter().map(session).collect::<Vec<_>>(),
+            "not-asked": {
+                "not-ip": self.unasked.not_ip,
+                "undirected": self.unasked.undirected,
+                "own-copies": self.unasked.own,
+            },
+            "tap-drops": self.tap_drops,
+            "balances": self.balances(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for session in &self.sessions {
+            let total = session.counts.total();
+            let (mirrored, skipped) = (total.mirrored, total.skipped_total());
+            writeln!(
+                f,
+                "mirror    session {} (VNI {}): {} matched = {} sent + {} skipped; {} bytes sent, {} in and {} out",
+                session.number,
+                session.vni,
+                total.matched.packets,
+                mirrored.packets,
+                skipped.packets,
+                mirrored.bytes,
+                session.counts.ingress.mirrored.packets,
+                session.counts.egress.mirrored.packets,
+            )?;
+            let reasons: Vec<_> =
+                total.skipped().map(|(reason, volume)| format!("{} {}", reason.as_str(), volume.packets)).collect();
+            if !reasons.is_empty() {
+                writeln!(f, "  skipped: {}", reasons.join(", "))?;
+            }
+            if total.cut.packets > 0 {
+                writeln!(
+                    f,
+                    "  cut to the packet length: {} frames, {} bytes less",
+                    total.cut.packets, total.cut.bytes
+                )?;
+            }
+            if total.fragmented.packets > 0 {
+                writeln!(f, "  sent as fragments: {} frames", total.fragmented.packets)?;
+            }
+        }
+        if self.unasked.undirected > 0 {
+            writeln!(
+                f,
+                "  {} packets were not mirrored because their direction is not known (see --local)",
+                self.unasked.undirected
+            )?;
+        }
+        if self.unasked.own > 0 {
+            writeln!(f, "  {} packets were mirrored copies already, and were let go", self.unasked.own)?;
+        }
+        if self.tap_drops > 0 {
+            writeln!(f, "  {} frames were lost before a session could be asked", self.tap_drops)?;
+        }
+        Ok(())
+    }
+}
+
+fn direction(counts: &Counts) -> Value {
+    let volume = |volume: Volume| json!({ "packets": volume.packets, "bytes": volume.bytes });
+    json!({
+        "matched": volume(counts.matched),
+        "mirrored": volume(counts.mirrored),
+        "skipped": counts.skipped().map(|(reason, of)| (reason.as_str(), volume(of))).collect::<BTreeMap<_, _>>(),
+        "cut": volume(counts.cut),
+        "fragmented": volume(counts.fragmented),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(number: u16, packets: u64) -> Report {
+        let mut counts = SessionCounts::default();
+        counts.ingress.matched.add(packets, packets * 100);
+        counts.ingress.mirrored.add(packets, packets * 100);
+        let vni = Vni::new(7).unwrap_or_else(|| unreachable!());
+        Report { sessions: vec![SessionReport { number, vni, counts }], unasked: Unasked::default(), tap_drops: 1 }
+    }
+
+    #[test]
+    fn reports_of_one_session_add_up() {
+        let mut all = report(1, 5);
+        all.merge(&report(1, 6));
+        all.merge(&report(2, 7));
+        let packets: Vec<_> = all.sessions.iter().map(|session| session.counts.total().mirrored.packets).collect();
+        assert_eq!((packets, all.tap_drops, all.balances()), (vec![11, 7], 3, true));
+        assert_eq!(all.to_json()["sessions"][0]["metrics"]["NetworkMirrorIn"], 1100);
+    }
+}
