@@ -177,6 +177,7 @@ mod order;
 mod pcap_file;
 mod pcapng;
 mod roster;
+pub(crate) mod socket_filter;
 mod stream;
 #[cfg(test)]
 mod testing;

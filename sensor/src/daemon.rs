@@ -134,7 +134,7 @@ pub enum DaemonError {
     Metrics(#[from] MetricsError),
     /// Targets can't be sent to.
     #[error("mirroring: {0}")]
-    Mirror(io::Error),
+    Mirror(String),
     /// Rights can't be given up.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -217,8 +217,9 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
     watcher.scan(started);
     // Its taps come and go with their interfaces, so the right to open them is kept.
     let rights = if mirror.is_some() { rights | CapabilitySet::NET_RAW } else { rights };
+    let prepared = mirrors::prepare(mirror, told.mirrors_in_kernel(capture))?;
     privileges::give_up(user.as_ref(), rights)?;
-    let mirrors = Mirrors::start(mirror, &clock)?;
+    let mirrors = Mirrors::start(prepared, &clock)?;
     let user = user.map(|user| user.name);
     if let Some(directory) = output_directory {
         state::try_directory(&directory).map_err(|cause| DaemonError::Unwritable { directory, user, cause })?;

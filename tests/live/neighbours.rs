@@ -60,7 +60,8 @@ fn programs_that_were_there_first_stay_and_run() {
     assert!(seen.contains(&format!("Sent {} bytes 550 pkt", 550 * DATAGRAM_BYTES)), "{seen}");
     writeln!(counter.0.stdin.as_mut().unwrap()).unwrap();
     let mut count = String::new();
-    BufReader::new(counter.0.stdout.as_mut().unwrap()).lines().map_while(Result::ok).last().map(|line| count = line);
+    let lines = BufReader::new(counter.0.stdout.as_mut().unwrap()).lines();
+    lines.map_while(Result::ok).for_each(|line| count = line);
     assert_eq!(count.parse::<u64>().unwrap(), received(&net) - received_before, "the program counted every frame");
 }
 

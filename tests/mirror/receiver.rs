@@ -18,7 +18,7 @@ pub struct Receiver {
     /// The longest inner frame that a wire carries, 0 for any.
     inner_bytes_max: usize,
     /// Outer fragments that wait for the others.
-    pieces: BTreeMap<(IpAddr, IpAddr, u32), Vec<(usize, bool, Vec<u8>)>>,
+    pieces: BTreeMap<(IpAddr, IpAddr, u32), Vec<OuterFragment>>,
     copies: Vec<Copy>,
     complaints: Vec<Complaint>,
     outer_fragments: usize,
@@ -26,6 +26,9 @@ pub struct Receiver {
     /// Outer source and port of each connection, whichever direction came first.
     connections: BTreeMap<(StreamKey, StreamKey, u8), (IpAddr, u16)>,
 }
+
+/// Offset, whether more follow, and the bytes.
+type OuterFragment = (usize, bool, Vec<u8>);
 
 /// What came in one tunnel datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,10 +20,11 @@ use std::num::NonZeroUsize;
 use crossbeam_channel::{Receiver, Sender};
 use pcap::{Active, Capture, Precision};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 
 use super::{
     BLOCK_BYTES, Block, CaptureDrop, CaptureError, Direction, Fill, Filter, Frame, LinkType, Loss, Roster, Source,
+    socket_filter,
 };
 use crate::feed::Clock;
 use crate::sys::fanout;
@@ -141,8 +142,10 @@ impl Lane {
         let link_type = u16::try_from(capture.get_datalink().0).map_or(LinkType::Unsupported, LinkType::from_number);
         // What comes before the kernel's filter is there is sorted out by libpcap.
         let (way, filter) = match direction {
-            Direction::Egress => (pcap::Direction::Out, only_outgoing(true)),
-            Direction::Ingress | Direction::Unknown => (pcap::Direction::In, only_outgoing(false)),
+            Direction::Egress => (pcap::Direction::Out, socket_filter::one_direction(true, SNAP_BYTES.cast_unsigned())),
+            Direction::Ingress | Direction::Unknown => {
+                (pcap::Direction::In, socket_filter::one_direction(false, SNAP_BYTES.cast_unsigned()))
+            }
         };
         capture.direction(way)?;
         SockRef::from(&capture).attach_filter(&filter)?;
@@ -181,26 +184,6 @@ impl Lane {
 fn since(seen: &mut u32, now: u32) -> u64 {
     now.wrapping_sub(std::mem::replace(seen, now)).into()
 }
-
-/// The kernel's filter for one direction: classic BPF that looks at the packet's type (linux/filter.h, packet(7)) and
-/// keeps [`SNAP_BYTES`] of what it selects.
-fn only_outgoing(is_wanted: bool) -> [SockFilter; 4] {
-    let (if_outgoing, else_) = if is_wanted { (0, 1) } else { (1, 0) };
-    [
-        SockFilter::new(LOAD_WORD, 0, 0, PACKET_TYPE),
-        SockFilter::new(JUMP_IF_EQUAL, if_outgoing, else_, PACKET_OUTGOING),
-        SockFilter::new(RETURN, 0, 0, SNAP_BYTES.cast_unsigned()),
-        SockFilter::new(RETURN, 0, 0, 0),
-    ]
-}
-
-/// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K` and `BPF_RET | BPF_K`.
-const LOAD_WORD: u16 = 0x20;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
-/// `SKF_AD_OFF + SKF_AD_PKTTYPE`, where the kernel's filters find the packet's type.
-const PACKET_TYPE: u32 = 0xffff_f004;
-const PACKET_OUTGOING: u32 = 4;
 
 /// With nanosecond precision libpcap's field for microseconds holds nanoseconds.
 fn timestamp(header: &pcap::PacketHeader) -> Timestamp {

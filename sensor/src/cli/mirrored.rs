@@ -157,8 +157,10 @@ pub(super) fn live(settings: &Settings) -> anyhow::Result<Option<Setup>> {
     mirror.check_host(&super::mirror::host_addresses()?)?;
     let vnis = mirror.vnis(&host_identity());
     let (watch, settings) = (settings.live.watch.clone(), settings.clone());
+    let (vpcs, subnets) = settings.service_networks();
+    let classifier = Classifier::new(&vpcs, &subnets);
     let describe: Describe = Arc::new(move |name: &str, mtu| tapped(&settings, name, mtu));
-    Ok(Some(Setup { mirror, vnis, watch, describe }))
+    Ok(Some(Setup { mirror, vnis, watch, classifier, describe }))
 }
 
 /// What tells this host from others, after every start the same.

@@ -71,6 +71,7 @@ impl Keeper {
             }
             let now = (self.overview.clock)();
             self.watcher.scan(now);
+            self.overview.mirrors.tend();
             let published_until = self.overview.board.published_until_secs();
             self.service.turn(now, self.overview.feed.turns(), &self.watcher.names(), published_until);
         }

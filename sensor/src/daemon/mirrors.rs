@@ -1,4 +1,7 @@
 //! Mirroring as a part of a run: begins with it or with a reload, and ends with it.
+//!
+//! Where the kernel counts, it makes the copies too; elsewhere, and where it can't make those that are asked for, a thread
+//! taps the interfaces.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,43 +13,288 @@ use crate::mirror::report::Report;
 /// What mirrors, if anything does. All clones are one.
 #[derive(Clone)]
 pub(super) struct Mirrors {
-    running: Arc<Mutex<Option<LiveMirror>>>,
+    running: Arc<Mutex<Option<Running>>>,
     clock: Clock,
+}
+
+/// Whether the kernel makes the copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InKernel {
+    /// It doesn't count either.
+    No,
+    /// If it can; else a thread.
+    #[cfg(feature = "ebpf")]
+    IfPossible,
+    /// It was asked for.
+    #[cfg(feature = "ebpf")]
+    Required,
+}
+
+enum Running {
+    Thread(LiveMirror),
+    #[cfg(feature = "ebpf")]
+    Kernel(Box<kernel::KernelMirrors>),
+}
+
+/// What is to be mirrored, with what takes more rights than a run keeps done.
+pub(super) struct Prepared {
+    setup: Option<Setup>,
+    #[cfg(feature = "ebpf")]
+    kernel: Option<Box<kernel::KernelMirrors>>,
+}
+
+/// Does what takes more rights than a run keeps. Makes no threads.
+///
+/// # Errors
+/// The kernel shall mirror, and can't.
+pub(super) fn prepare(setup: Option<Setup>, in_kernel: InKernel) -> Result<Prepared, DaemonError> {
+    #[cfg(feature = "ebpf")]
+    {
+        let wanted = setup.as_ref().filter(|_| in_kernel != InKernel::No);
+        let kernel = match wanted.map(kernel::KernelMirrors::new).transpose() {
+            Ok(kernel) => kernel.map(Box::new),
+            Err(why) if in_kernel == InKernel::Required => return Err(DaemonError::Mirror(why)),
+            Err(why) => {
+                tracing::warn!(why, "the kernel can't mirror this: a thread taps the interfaces");
+                None
+            }
+        };
+        Ok(Prepared { setup, kernel })
+    }
+    #[cfg(not(feature = "ebpf"))]
+    match in_kernel {
+        InKernel::No => Ok(Prepared { setup }),
+    }
 }
 
 impl Mirrors {
     /// Begins, if there is something to mirror.
-    pub(super) fn start(setup: Option<Setup>, clock: &Clock) -> Result<Self, DaemonError> {
-        let running = setup.map(|setup| LiveMirror::start(setup, Arc::clone(clock)));
-        let running = running.transpose().map_err(DaemonError::Mirror)?;
+    pub(super) fn start(prepared: Prepared, clock: &Clock) -> Result<Self, DaemonError> {
+        let running = match prepared {
+            Prepared { setup: None, .. } => None,
+            #[cfg(feature = "ebpf")]
+            Prepared { setup: Some(setup), kernel: Some(mut kernel) } => {
+                kernel.check(&setup).map_err(DaemonError::Mirror)?;
+                Some(Running::Kernel(kernel))
+            }
+            Prepared { setup: Some(setup), .. } => {
+                let mirror = LiveMirror::start(setup, Arc::clone(clock));
+                Some(Running::Thread(mirror.map_err(|error| DaemonError::Mirror(error.to_string()))?))
+            }
+        };
         Ok(Self { running: Arc::new(Mutex::new(running)), clock: Arc::clone(clock) })
     }
 
     /// Goes over to another configuration; if that can't be had, what was goes on.
     pub(super) fn change(&self, setup: Option<Setup>) -> Result<(), ReloadError> {
         let mut running = self.lock();
-        match (setup, running.as_ref()) {
-            (Some(setup), Some(mirror)) => mirror.replace(setup, (self.clock)())?,
-            (Some(setup), None) => *running = Some(LiveMirror::start(setup, Arc::clone(&self.clock))?),
+        match (setup, running.as_mut()) {
+            (Some(setup), Some(Running::Thread(mirror))) => mirror.replace(setup, (self.clock)())?,
+            #[cfg(feature = "ebpf")]
+            (Some(setup), Some(Running::Kernel(mirror))) => mirror.replace(setup)?,
+            (Some(_), None) => return Err("mirroring begins with a run: start again".into()),
             (None, Some(_)) => {
-                running.take().map(LiveMirror::stop);
+                running.take().map(Running::stop);
             }
             (None, None) => {}
         }
         Ok(())
     }
 
+    /// Looks after what may have changed by itself. To be called about once a second.
+    pub(super) fn tend(&self) {
+        match self.lock().as_mut() {
+            #[cfg(feature = "ebpf")]
+            Some(Running::Kernel(mirror)) => mirror.tend(),
+            // The thread looks after itself.
+            Some(Running::Thread(_)) | None => {}
+        }
+    }
+
     /// What became of mirrored packets so far, if any are.
     pub(super) fn report(&self) -> Option<Report> {
-        self.lock().as_ref().map(LiveMirror::report)
+        self.lock().as_ref().map(|running| match running {
+            Running::Thread(mirror) => mirror.report(),
+            #[cfg(feature = "ebpf")]
+            Running::Kernel(mirror) => mirror.report(),
+        })
     }
 
     /// Sends what is queued and ends.
     pub(super) fn stop(&self) -> Option<Report> {
-        self.lock().take().map(LiveMirror::stop)
+        self.lock().take().map(Running::stop)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<LiveMirror>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn stop(self) -> Report {
+        match self {
+            Self::Thread(mirror) => mirror.stop(),
+            #[cfg(feature = "ebpf")]
+            Self::Kernel(mirror) => mirror.report(),
+        }
+    }
+}
+
+#[cfg(feature = "ebpf")]
+mod kernel {
+    use std::collections::BTreeMap;
+
+    use nix::net::if_::if_nameindex;
+
+    use super::super::plane::chain;
+    use crate::capture::kernel::Device;
+    use crate::config::glob::Glob;
+    use crate::mirror::Vni;
+    use crate::mirror::executor::Health;
+    use crate::mirror::health::HealthChecks;
+    use crate::mirror::kernel::{KernelMirror, KernelMirrorError, MirrorSizes, Plan};
+    use crate::mirror::live::Setup;
+    use crate::mirror::report::Report;
+
+    /// Mirroring in the kernel, with what user space does for it: interfaces that come and go, and the health of targets.
+    pub(super) struct KernelMirrors {
+        mirror: KernelMirror,
+        watch: Vec<Glob>,
+        targets: u16,
+        health: Health,
+        /// What was told to the kernel of each target.
+        told: Vec<bool>,
+        checks: Option<HealthChecks>,
+        /// The kernel's index, by name.
+        attached: BTreeMap<String, u32>,
+        /// The network identifier of each session that there is or was, by its number.
+        vnis: BTreeMap<u16, Vni>,
+    }
+
+    impl KernelMirrors {
+        /// Begins at the interfaces that are there; no target is checked yet.
+        ///
+        /// # Errors
+        /// What the kernel lacks, or what it can't mirror.
+        pub(super) fn new(setup: &Setup) -> Result<Self, String> {
+            let mirror = KernelMirror::new(plan(setup), &MirrorSizes::default()).map_err(|error| chain(&error))?;
+            let mut this = Self {
+                mirror,
+                watch: setup.watch.clone(),
+                targets: count(setup),
+                health: Health::new(setup.mirror.targets().len()),
+                told: vec![true; setup.mirror.targets().len()],
+                checks: None,
+                attached: BTreeMap::new(),
+                vnis: BTreeMap::new(),
+            };
+            this.know_vnis(setup);
+            this.tend();
+            Ok(this)
+        }
+
+        /// Begins to check targets, by threads of this one's rights.
+        ///
+        /// # Errors
+        /// When a thread can't be had.
+        pub(super) fn check(&mut self, setup: &Setup) -> Result<(), String> {
+            let checks = HealthChecks::start(setup.mirror.targets(), &self.health);
+            self.checks = Some(checks.map_err(|error| error.to_string())?);
+            Ok(())
+        }
+
+        /// Goes over to another configuration.
+        ///
+        /// # Errors
+        /// As for [`Self::new`]; then what was goes on.
+        pub(super) fn replace(&mut self, setup: Setup) -> Result<(), String> {
+            self.mirror.replace(plan(&setup)).map_err(|error| chain(&error))?;
+            self.know_vnis(&setup);
+            self.health = Health::new(setup.mirror.targets().len());
+            self.check(&setup)?;
+            // The kernel keeps what it knew of targets that stay; the checks find out anew.
+            (self.targets, self.told) = (count(&setup), vec![false; setup.mirror.targets().len()]);
+            self.watch = setup.watch;
+            self.tend();
+            Ok(())
+        }
+
+        /// Follows interfaces, health, routes and tunnel devices.
+        pub(super) fn tend(&mut self) {
+            self.scan();
+            for target in 0..self.targets {
+                let is_healthy = self.health.is_healthy(target);
+                if let Some(told) = self.told.get_mut(usize::from(target)).filter(|told| **told != is_healthy) {
+                    *told = is_healthy;
+                    complain(self.mirror.set_health(target, is_healthy));
+                }
+            }
+            match self.mirror.tend() {
+                Ok(notices) => notices.iter().for_each(|notice| tracing::warn!("{notice}")),
+                Err(error) => complain(Err(error)),
+            }
+        }
+
+        /// What became of mirrored packets so far.
+        pub(super) fn report(&self) -> Report {
+            let counters = self.mirror.counters().unwrap_or_else(|error| {
+                complain(Err(error));
+                Default::default()
+            });
+            Report::of_kernel(&counters, &self.vnis)
+        }
+
+        fn know_vnis(&mut self, setup: &Setup) {
+            let numbers = setup.mirror.sessions().iter().map(|session| session.number.number());
+            self.vnis.extend(numbers.zip(setup.vnis.iter().copied()));
+        }
+
+        fn scan(&mut self) {
+            let Ok(list) = if_nameindex() else { return };
+            let present = list.iter().map(|one| (one.name().to_string_lossy().into_owned(), one.index()));
+            let wanted: BTreeMap<String, u32> =
+                present.filter(|(name, _)| self.watch.iter().any(|pattern| pattern.matches(name))).collect();
+            let Self { mirror, attached, .. } = self;
+            attached.retain(|name, index| {
+                let stays = wanted.get(name) == Some(index);
+                if !stays {
+                    complain(mirror.detach(*index).map(drop));
+                }
+                stays
+            });
+            for (name, index) in wanted {
+                if attached.contains_key(&name) {
+                    continue;
+                }
+                let device = match Device::find(&name) {
+                    Ok(device) => device,
+                    Err(error) => {
+                        tracing::debug!(interface = name, %error, "can't be mirrored");
+                        continue;
+                    }
+                };
+                match mirror.attach(&device) {
+                    Ok(()) => {
+                        tracing::info!(interface = name, "mirrored, as far as sessions say");
+                        attached.insert(name, index);
+                    }
+                    Err(error) => complain(Err(error)),
+                }
+            }
+        }
+    }
+
+    fn plan(setup: &Setup) -> Plan {
+        Plan { mirror: setup.mirror.clone(), vnis: setup.vnis.clone(), classifier: setup.classifier.clone() }
+    }
+
+    fn count(setup: &Setup) -> u16 {
+        u16::try_from(setup.mirror.targets().len()).unwrap_or(u16::MAX)
+    }
+
+    fn complain(outcome: Result<(), KernelMirrorError>) {
+        if let Err(error) = outcome {
+            tracing::warn!(error = chain(&error), "mirroring in the kernel");
+        }
     }
 }

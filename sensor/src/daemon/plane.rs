@@ -5,6 +5,7 @@ use rustix::thread::CapabilitySet;
 
 use super::DaemonError;
 use super::latencies::Latencies;
+use super::mirrors::InKernel;
 use crate::capture::live::{Command, LiveSource, Tap, TapOptions};
 use crate::capture::{DropReasons, Filter, Interfaces, Roster, Source};
 use crate::config::{CapturePlane, KernelSettings};
@@ -80,6 +81,17 @@ pub(super) enum Told {
 }
 
 impl Told {
+    /// Whether the kernel shall mirror, where this capture was asked for.
+    pub(super) fn mirrors_in_kernel(&self, capture: CapturePlane) -> InKernel {
+        match (self, capture) {
+            (Self::Packet { .. }, _) => InKernel::No,
+            #[cfg(feature = "ebpf")]
+            (Self::Kernel { .. }, CapturePlane::Ebpf) => InKernel::Required,
+            #[cfg(feature = "ebpf")]
+            (Self::Kernel { .. }, _) => InKernel::IfPossible,
+        }
+    }
+
     pub(super) fn is_kernel(&self) -> bool {
         !matches!(self, Self::Packet { .. })
     }
@@ -124,7 +136,7 @@ fn kernel_plane(_settings: &KernelSettings, _parts: &Parts<'_>) -> Result<Chosen
 
 #[cfg(feature = "ebpf")]
 fn kernel_plane(settings: &KernelSettings, parts: &Parts<'_>) -> Result<Chosen, String> {
-    let (plane, sources) = KernelPlane::new(settings, parts).map_err(|error| kernel::chain(&error))?;
+    let (plane, sources) = KernelPlane::new(settings, parts).map_err(|error| chain(&error))?;
     let told = plane.told(settings);
     if let Told::Kernel { verdicts, memory_bytes, attachment, .. } = &told {
         let megabytes = memory_bytes.div_ceil(1_000_000);
@@ -241,6 +253,8 @@ impl Plane for PacketPlane {
 
 #[cfg(feature = "ebpf")]
 use kernel::KernelPlane;
+#[cfg(feature = "ebpf")]
+pub(super) use kernel::chain;
 
 #[cfg(feature = "ebpf")]
 mod kernel {

@@ -11,14 +11,14 @@ impl Sum {
     pub fn of_pseudo_header(addresses: Addresses, protocol: u8, length_bytes: u32) -> Self {
         let sum = Self(u64::from(length_bytes) + u64::from(protocol));
         match addresses {
-            Addresses::V4 { src, dst } => sum.add(&src.to_be_bytes()).add(&dst.to_be_bytes()),
-            Addresses::V6 { src, dst } => sum.add(&src.to_be_bytes()).add(&dst.to_be_bytes()),
+            Addresses::V4 { src, dst } => sum.over(&src.to_be_bytes()).over(&dst.to_be_bytes()),
+            Addresses::V6 { src, dst } => sum.over(&src.to_be_bytes()).over(&dst.to_be_bytes()),
         }
     }
 
     /// Adds bytes that begin at an even place. An odd last byte counts as if a zero followed.
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn over(self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<4>();
         let sum: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
         let mut last = [0; 4];
@@ -58,17 +58,17 @@ mod tests {
 
     #[test]
     fn the_example_of_the_rfc() {
-        assert_eq!(Sum::default().add(&RFC_1071).folded(), 0xddf2);
-        assert_eq!(Sum::default().add(&RFC_1071).checksum(), 0x220d);
+        assert_eq!(Sum::default().over(&RFC_1071).folded(), 0xddf2);
+        assert_eq!(Sum::default().over(&RFC_1071).checksum(), 0x220d);
         // In two parts, of which the first is even.
-        assert_eq!(Sum::default().add(&RFC_1071[..6]).add(&RFC_1071[6..]).folded(), 0xddf2);
-        assert_eq!(Sum::default().add(&[0x12, 0x34, 0x56]).folded(), 0x1234 + 0x5600);
+        assert_eq!(Sum::default().over(&RFC_1071[..6]).over(&RFC_1071[6..]).folded(), 0xddf2);
+        assert_eq!(Sum::default().over(&[0x12, 0x34, 0x56]).folded(), 0x1234 + 0x5600);
     }
 
     #[test]
     fn udp_never_says_zero() {
-        assert_eq!(Sum::default().add(&[0xff, 0xff]).checksum(), 0);
-        assert_eq!(Sum::default().add(&[0xff, 0xff]).udp_checksum(), 0xffff);
+        assert_eq!(Sum::default().over(&[0xff, 0xff]).checksum(), 0);
+        assert_eq!(Sum::default().over(&[0xff, 0xff]).udp_checksum(), 0xffff);
         assert_eq!(Sum::default().udp_checksum(), 0xffff);
     }
 

@@ -6,6 +6,8 @@
 //! header included, whatever is cut off or wrapped around the copy.
 
 use super::executor::{Copied, Taken};
+#[cfg(feature = "ebpf")]
+use super::kernel::{CopyOutcome, CopyTotals};
 use crate::capture::Direction;
 
 /// Packets and their bytes.
@@ -50,11 +52,13 @@ pub enum Skip {
     Unreachable,
     /// The kernel refused to send it for another reason.
     Refused,
+    /// The kernel mirrors, and the interface has no Ethernet header to copy.
+    NoLinkLayer,
 }
 
 impl Skip {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::RateLimit,
         Self::QueueFull,
         Self::NoTarget,
@@ -63,6 +67,7 @@ impl Skip {
         Self::NoBuffer,
         Self::Unreachable,
         Self::Refused,
+        Self::NoLinkLayer,
     ];
 
     /// For people and programs.
@@ -76,6 +81,7 @@ impl Skip {
             Self::NoBuffer => "no-buffer",
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",
+            Self::NoLinkLayer => "no-link-layer",
         }
     }
 }
@@ -95,6 +101,34 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// What the kernel counted for one direction of a session.
+    #[cfg(feature = "ebpf")]
+    pub fn of_kernel(totals: &CopyTotals) -> Self {
+        let volume = |outcome| {
+            let (packets, bytes) = totals.of(outcome);
+            Volume { packets, bytes }
+        };
+        let mut counts = Self {
+            matched: volume(CopyOutcome::Matched),
+            mirrored: volume(CopyOutcome::Mirrored),
+            fragmented: volume(CopyOutcome::Fragmented),
+            ..Self::default()
+        };
+        for (outcome, reason) in [
+            (CopyOutcome::RateLimited, Skip::RateLimit),
+            (CopyOutcome::TooBig, Skip::TooBig),
+            (CopyOutcome::NoTarget, Skip::NoTarget),
+            (CopyOutcome::NoDevice, Skip::Unreachable),
+            (CopyOutcome::NoMemory, Skip::NoBuffer),
+            (CopyOutcome::Refused, Skip::Refused),
+            (CopyOutcome::NoLinkLayer, Skip::NoLinkLayer),
+        ] {
+            let (packets, bytes) = totals.of(outcome);
+            counts.skip(reason, packets, bytes);
+        }
+        counts
+    }
+
     /// Takes note of copies that were not sent.
     #[inline]
     pub fn skip(&mut self, reason: Skip, packets: u64, bytes: u64) {

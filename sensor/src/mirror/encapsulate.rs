@@ -95,7 +95,7 @@ pub fn push_datagram(path: Path, envelope: &Envelope, inner: &[u8], out: &mut Ve
     out.extend_from_slice(inner);
     if let Path::V6 { .. } = path {
         let sum = Sum::of_pseudo_header(path.addresses(), UDP, datagram_bytes as u32);
-        let checksum = sum.add(out.get(at..).unwrap_or_default()).udp_checksum();
+        let checksum = sum.over(out.get(at..).unwrap_or_default()).udp_checksum();
         if let Some(place) = out.get_mut(at + UDP_CHECKSUM_AT..at + UDP_CHECKSUM_AT + 2) {
             place.copy_from_slice(&checksum.to_be_bytes());
         }
@@ -119,7 +119,7 @@ pub fn for_each_packet(path: Path, datagram: &[u8], mtu: usize, id: u32, mut tak
     for payload in datagram.chunks(room) {
         let more = offset + payload.len() < datagram.len();
         let fragment = Fragmentation { id, offset, more };
-        take(Piece { header: ip_header(path, payload.len(), Some(fragment)), payload });
+        take(Piece { header: ip_header(path, payload.len(), Some(&fragment)), payload });
         offset += payload.len();
     }
 }
@@ -161,7 +161,7 @@ struct Fragmentation {
     more: bool,
 }
 
-fn ip_header(path: Path, payload_bytes: usize, fragment: Option<Fragmentation>) -> IpHeader {
+fn ip_header(path: Path, payload_bytes: usize, fragment: Option<&Fragmentation>) -> IpHeader {
     let mut header = IpHeader { bytes: [0; _], length: 0 };
     match path {
         Path::V4 { src, dst } => {
@@ -170,15 +170,15 @@ fn ip_header(path: Path, payload_bytes: usize, fragment: Option<Fragmentation>) 
             let (id, flags_and_offset) = match fragment {
                 // RFC 6864: without fragments the identification means nothing.
                 None => (0, DONT_FRAGMENT),
-                Some(Fragmentation { id, offset, more }) => {
+                Some(&Fragmentation { id, offset, more }) => {
                     (id as u16, (offset / 8) as u16 | if more { MORE_FRAGMENTS } else { 0 })
                 }
             };
             let (id, flags): ([u8; 2], [u8; 2]) = (id.to_be_bytes(), flags_and_offset.to_be_bytes());
             let ([length_0, length_1], [id_0, id_1], [flags_0, flags_1]) = (total_bytes, id, flags);
             header.push([0x45, 0, length_0, length_1, id_0, id_1, flags_0, flags_1, HOPS, UDP]);
-            let sum = Sum::default().add(header.as_slice().get(2..).unwrap_or_default());
-            let checksum = sum.add(&[0, 0]).add(&src.octets()).add(&dst.octets()).checksum();
+            let sum = Sum::default().over(header.as_slice().get(2..).unwrap_or_default());
+            let checksum = sum.over(&[0, 0]).over(&src.octets()).over(&dst.octets()).checksum();
             header.push(checksum.to_be_bytes());
             header.push(src.octets());
             header.push(dst.octets());
@@ -191,7 +191,7 @@ fn ip_header(path: Path, payload_bytes: usize, fragment: Option<Fragmentation>) 
             header.push([0x60, 0, 0, 0, length_0, length_1, next_header, HOPS]);
             header.push(src.octets());
             header.push(dst.octets());
-            if let Some(Fragmentation { id, offset, more }) = fragment {
+            if let Some(&Fragmentation { id, offset, more }) = fragment {
                 let [offset_0, offset_1] = (offset as u16 | u16::from(more)).to_be_bytes();
                 header.push([UDP, 0, offset_0, offset_1]);
                 header.push(id.to_be_bytes());

@@ -220,7 +220,7 @@ fn complete(frame: &mut [u8], checksum: PartialChecksum, layout: &Layout, link_b
     // Both places are told from the beginning of the frame as it was seen.
     let moved = |at: usize| (at + link_bytes).checked_sub(layout.ip_at);
     let (Some(start), Some(at)) = (moved(checksum.start), moved(checksum.at)) else { return };
-    let sum = Sum::default().add(frame.get(start..end).unwrap_or_default());
+    let sum = Sum::default().over(frame.get(start..end).unwrap_or_default());
     // UDP's 0 would mean that there is none; for TCP the two zeros of this arithmetic are as good as each other.
     let value = if layout.packet.protocol == UDP { sum.udp_checksum() } else { sum.checksum() };
     if let Some(place) = frame.get_mut(at..at + 2) {

@@ -665,7 +665,7 @@ fn as_session(session: &Session, vni: u32) -> MirrorSession {
     {
         (Some(rate), Some(burst)) => {
             let ns = |units: u64, shift: u32| {
-                let ns = (u128::from(units) * NS_PER_SEC << shift).div_ceil(u128::from(rate.get()));
+                let ns = ((u128::from(units) * NS_PER_SEC) << shift).div_ceil(u128::from(rate.get()));
                 u64::try_from(ns).unwrap_or(u64::MAX)
             };
             Cost { ns_shifted: ns(unit, COST_SHIFT), burst_ns: ns(burst.get(), 0) }

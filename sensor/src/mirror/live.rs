@@ -2,7 +2,7 @@
 //!
 //! Its packet sockets are not those that count flows: whatever happens here, flows are counted as without it. They see
 //! whole frames in the order of the kernel, both directions in one, with what was left to the card. Our own copies, which
-//! bear [`COPY_MARK`], are turned away by a filter before anything is copied.
+//! bear a mark, are turned away by a filter before anything is copied.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +13,6 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use nix::libc;
 use nix::net::if_::if_nameindex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::SockFilter;
 
 use super::executor::{Health, Rates, Tapped};
 use super::flow_hash::FlowSeed;
@@ -21,9 +20,10 @@ use super::health::HealthChecks;
 use super::inner::{Hints, PartialChecksum};
 use super::report::Report;
 use super::sender::{NetworkOutlet, Senders, WhenFull};
-use super::socket::{COPY_MARK, TargetSocket};
+use super::socket::TargetSocket;
 use super::{Executor, Mirror, Vni};
-use crate::capture::{Direction, Frame, LinkType};
+use crate::capture::{Direction, Frame, LinkType, socket_filter};
+use crate::classify::Classifier;
 use crate::config::glob::Glob;
 use crate::feed::Clock;
 use crate::sys::packet_socket::{Arrival, Inbox, PacketSocket, VirtioNetHeader};
@@ -37,6 +37,8 @@ pub struct Setup {
     pub vnis: Vec<Vni>,
     /// Which interfaces are watched: no others are tapped.
     pub watch: Vec<Glob>,
+    /// Knows the addresses of services, of all interfaces together.
+    pub classifier: Classifier,
     /// What the rules must know of an interface, by its name and its MTU; `None` where no session applies.
     pub describe: Describe,
 }
@@ -116,7 +118,7 @@ type Names = Arc<Mutex<Vec<String>>>;
 
 impl Works {
     fn new(setup: Setup, now: Timestamp) -> io::Result<Self> {
-        let Setup { mirror, vnis, watch, describe } = setup;
+        let Setup { mirror, vnis, watch, describe, .. } = setup;
         let sockets = mirror.targets().iter().map(TargetSocket::open).collect::<io::Result<Vec<_>>>()?;
         for (target, socket) in mirror.targets().iter().zip(&sockets) {
             if let Some(warning) = socket.path_warning(MTU_DEFAULT) {
@@ -222,7 +224,7 @@ fn scan(taps: &mut Taps, works: &Works) {
         if taps.contains_key(&name) || taps.len() >= TAPS_MAX {
             continue;
         }
-        match PacketSocket::open(kernel_index, &without_copies(), BUFFER_BYTES) {
+        match PacketSocket::open(kernel_index, &socket_filter::without_copies(), BUFFER_BYTES) {
             Ok(socket) => {
                 let Some(interface) = index_of(&works.names, &name) else { continue };
                 tracing::info!(interface = name, "mirrored");
@@ -328,17 +330,6 @@ fn link_type(hardware_type: u16) -> LinkType {
     }
 }
 
-/// The kernel's filter that turns away what we have sent: classic BPF that looks at the packet's mark (linux/filter.h).
-pub(crate) fn without_copies() -> [SockFilter; 5] {
-    [
-        SockFilter::new(LOAD_WORD, 0, 0, PACKET_MARK),
-        SockFilter::new(AND, 0, 0, COPY_MARK_MASK),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, COPY_MARK & COPY_MARK_MASK),
-        SockFilter::new(RETURN, 0, 0, 0),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-    ]
-}
-
 /// The interface's MTU; that of Ethernet if it does not say.
 fn mtu(name: &str) -> usize {
     let text = std::fs::read_to_string(format!("/sys/class/net/{name}/mtu"));
@@ -348,16 +339,6 @@ fn mtu(name: &str) -> usize {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// `BPF_LD | BPF_W | BPF_ABS`, `BPF_ALU | BPF_AND | BPF_K`, `BPF_JMP | BPF_JEQ | BPF_K` and `BPF_RET | BPF_K`.
-const LOAD_WORD: u16 = 0x20;
-const AND: u16 = 0x54;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
-/// `SKF_AD_OFF + SKF_AD_MARK`, where the kernel's filters find the packet's mark.
-const PACKET_MARK: u32 = 0xffff_f014;
-/// The part of a mark that all copies share, the kernel plane's too.
-const COPY_MARK_MASK: u32 = 0xffff_f000;
 
 /// How many interfaces are tapped at once.
 const TAPS_MAX: usize = 256;

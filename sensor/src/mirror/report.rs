@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::counters::{Counts, SessionCounts, Volume};
 use super::executor::Unasked;
+#[cfg(feature = "ebpf")]
+use super::kernel::MirrorCounters;
 use super::{Mirror, Vni};
 
 /// What became of the packets that sessions matched.
@@ -18,6 +20,21 @@ pub struct Report {
     pub unasked: Unasked,
     /// Frames that the kernel lost before they could be shown to a session.
     pub tap_drops: u64,
+    /// What became of copies behind each tunnel device, where the kernel mirrors. They count as sent.
+    pub behind: Vec<Behind>,
+}
+
+/// What became of copies that were handed to a tunnel device.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Behind {
+    /// Its name.
+    pub device: String,
+    /// Frames that it sent on.
+    pub sent: u64,
+    /// Frames that it dropped, as for want of memory.
+    pub dropped: u64,
+    /// Frames that it could not send on, as for want of a route.
+    pub errors: u64,
 }
 
 /// What became of one session's packets.
@@ -40,7 +57,32 @@ impl Report {
             vni: *vni,
             counts: *counts,
         });
-        Self { sessions: sessions.collect(), unasked, tap_drops: 0 }
+        Self { sessions: sessions.collect(), unasked, tap_drops: 0, behind: Vec::new() }
+    }
+
+    /// A report of what the kernel has mirrored; a session's number tells its network identifier.
+    #[cfg(feature = "ebpf")]
+    pub fn of_kernel(counters: &MirrorCounters, vnis: &BTreeMap<u16, Vni>) -> Self {
+        let sessions = counters.sessions.iter().filter_map(|session| {
+            let number = session.number.number();
+            let counts = SessionCounts {
+                ingress: Counts::of_kernel(&session.ingress),
+                egress: Counts::of_kernel(&session.egress),
+            };
+            Some(SessionReport { number, vni: *vnis.get(&number)?, counts })
+        });
+        let behind = counters.devices.iter().map(|device| Behind {
+            device: device.device.clone(),
+            sent: device.sent,
+            dropped: device.dropped,
+            errors: device.errors,
+        });
+        Self {
+            sessions: sessions.collect(),
+            unasked: Unasked { own: counters.own_copies, ..Unasked::default() },
+            tap_drops: counters.not_gathered,
+            behind: behind.collect(),
+        }
     }
 
     /// Adds an earlier report: sessions that are the same are added up, others listed behind.
@@ -82,6 +124,12 @@ impl Report {
                 "own-copies": self.unasked.own,
             },
             "tap-drops": self.tap_drops,
+            "tunnel-devices": self.behind.iter().map(|behind| json!({
+                "device": behind.device,
+                "sent": behind.sent,
+                "dropped": behind.dropped,
+                "errors": behind.errors,
+            })).collect::<Vec<_>>(),
             "balances": self.balances(),
         })
     }
@@ -130,6 +178,10 @@ impl fmt::Display for Report {
         if self.unasked.own > 0 {
             writeln!(f, "  {} packets were mirrored copies already, and were let go", self.unasked.own)?;
         }
+        for behind in self.behind.iter().filter(|behind| behind.dropped + behind.errors > 0) {
+            let Behind { device, dropped, errors, .. } = behind;
+            writeln!(f, "  behind {device}: {dropped} copies dropped, {errors} that could not be sent on")?;
+        }
         if self.tap_drops > 0 {
             writeln!(f, "  {} frames were lost before a session could be asked", self.tap_drops)?;
         }
@@ -157,7 +209,12 @@ mod tests {
         counts.ingress.matched.add(packets, packets * 100);
         counts.ingress.mirrored.add(packets, packets * 100);
         let vni = Vni::new(7).unwrap_or_else(|| unreachable!());
-        Report { sessions: vec![SessionReport { number, vni, counts }], unasked: Unasked::default(), tap_drops: 1 }
+        Report {
+            sessions: vec![SessionReport { number, vni, counts }],
+            unasked: Unasked::default(),
+            tap_drops: 1,
+            behind: Vec::new(),
+        }
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Segmenter {
             put(transport, UDP_LENGTH_AT, (transport_bytes as u16).to_be_bytes());
         }
         if self.has_checksum {
-            let sum = Sum::of_pseudo_header(addresses, self.protocol, transport_bytes as u32).add(transport);
+            let sum = Sum::of_pseudo_header(addresses, self.protocol, transport_bytes as u32).over(transport);
             let checksum = if self.protocol == TCP { sum.checksum() } else { sum.udp_checksum() };
             put(transport, self.checksum_at(), checksum.to_be_bytes());
         }
@@ -138,7 +138,7 @@ impl Segmenter {
                 let id = u16::from_be_bytes(get(ip, IPV4_ID_AT));
                 put(ip, IPV4_ID_AT, id.wrapping_add(number as u16).to_be_bytes());
                 put(ip, IPV4_CHECKSUM_AT, [0, 0]);
-                let checksum = Sum::default().add(ip.get(..header_bytes).unwrap_or_default()).checksum();
+                let checksum = Sum::default().over(ip.get(..header_bytes).unwrap_or_default()).checksum();
                 put(ip, IPV4_CHECKSUM_AT, checksum.to_be_bytes());
             }
             Addresses::V6 { .. } => {

@@ -198,7 +198,7 @@ impl Inbox {
             offload: bytemuck::pod_read_unaligned(header),
         };
         let control = self.controls.get(number)?;
-        arrival.read_control(control.0.get(..message.msg_hdr.msg_controllen as usize)?);
+        arrival.read_control(control.0.get(..message.msg_hdr.msg_controllen)?);
         Some((arrival, frame))
     }
 }
