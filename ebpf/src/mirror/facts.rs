@@ -216,8 +216,7 @@ fn link_bytes(frame: &Frame<'_>, network: &Network, layer: Layer) -> u32 {
 
 #[inline(always)]
 fn split(place: u64) -> (u32, Direction, u32) {
-    let direction =
-        if place & 0xff == Direction::Egress as u64 { Direction::Egress } else { Direction::Ingress };
+    let direction = if place & 0xff == Direction::Egress as u64 { Direction::Egress } else { Direction::Ingress };
     ((place >> 32) as u32, direction, (place >> 8) as u32 & 0xff)
 }
 

@@ -16,16 +16,14 @@ mod programs;
 mod tables;
 mod tunnel;
 
-pub use counters::{
-    CopyTotals, Fragmentation, MirrorCounters, SessionCounters, TunnelLosses, is_skip, outcome_name,
-};
+pub use counters::{CopyTotals, Fragmentation, MirrorCounters, SessionCounters, TunnelLosses, is_skip, outcome_name};
 pub use flowtap_abi::mirror::{COPY_MARK, COPY_MARK_MASK, CopyOutcome};
 pub use path::{Path, PathTooSmall};
 pub use programs::{MirrorSizes, ProgramsError};
 pub use tables::TablesError;
 pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 
-use super::{Mode, Mirror, Offload, Session, SessionNumber, Target, TooBig, Vni};
+use super::{Mirror, Mode, Offload, Session, SessionNumber, Target, TooBig, Vni};
 use crate::{
     capture::kernel::{Device, TapError},
     classify::Classifier,
@@ -76,7 +74,9 @@ pub enum KernelMirrorError {
     #[error("the kernel refuses to wait for its programs")]
     Barrier(#[source] io::Error),
     /// Our programs have fewer places for targets than the session has targets.
-    #[error("mirror session {number} has more than {TARGETS_OF_SESSION_MAX} targets, the most that the kernel plane takes")]
+    #[error(
+        "mirror session {number} has more than {TARGETS_OF_SESSION_MAX} targets, the most that the kernel plane takes"
+    )]
     TooManyTargets {
         /// The session.
         number: SessionNumber,
@@ -282,7 +282,8 @@ impl KernelMirror {
             tap.programs = None;
         }
         for at in (0..self.tunnels.len()).rev() {
-            let is_wanted = self.tunnels.get(at).is_some_and(|tunnel| wanted.iter().any(|(kind, _)| *kind == tunnel.kind));
+            let is_wanted =
+                self.tunnels.get(at).is_some_and(|tunnel| wanted.iter().any(|(kind, _)| *kind == tunnel.kind));
             if !is_wanted {
                 self.tunnels.remove(at).remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
             }
@@ -455,8 +456,11 @@ impl KernelMirror {
     }
 
     fn tap_programs(&mut self, device: &Device) -> Result<[SchedClassifierLink; 2], ProgramsError> {
-        let (ingress, egress) =
-            if device.ethernet { ("mirror_ingress", "mirror_egress") } else { ("mirror_ingress_l3", "mirror_egress_l3") };
+        let (ingress, egress) = if device.ethernet {
+            ("mirror_ingress", "mirror_egress")
+        } else {
+            ("mirror_ingress_l3", "mirror_egress_l3")
+        };
         Ok([
             programs::attach(&mut self.object, ingress, &device.name, TcAttachType::Ingress)?,
             programs::attach(&mut self.object, egress, &device.name, TcAttachType::Egress)?,
@@ -591,7 +595,9 @@ impl KernelMirror {
                     device,
                     healthy: healthy.get(usize::from(at)).copied().unwrap_or(true).into(),
                     frame_bytes_max,
-                    dont_fragment: u32::from(fits || (session.too_big == TooBig::Skip && session.packet_length.is_none())),
+                    dont_fragment: u32::from(
+                        fits || (session.too_big == TooBig::Skip && session.packet_length.is_none()),
+                    ),
                     zero: 0,
                 };
                 self.tables.write_target(generation.slot(index), number, &written)?;
@@ -655,7 +661,8 @@ fn identity_of(target: &Target) -> u64 {
 }
 
 fn as_session(session: &Session, vni: u32) -> MirrorSession {
-    let cost = |rate: Option<std::num::NonZeroU64>, burst: Option<std::num::NonZeroU64>, unit: u64| match (rate, burst) {
+    let cost = |rate: Option<std::num::NonZeroU64>, burst: Option<std::num::NonZeroU64>, unit: u64| match (rate, burst)
+    {
         (Some(rate), Some(burst)) => {
             let ns = |units: u64, shift: u32| {
                 let ns = (u128::from(units) * NS_PER_SEC << shift).div_ceil(u128::from(rate.get()));
@@ -677,7 +684,10 @@ fn as_session(session: &Session, vni: u32) -> MirrorSession {
     }
 }
 
-fn session_counters((number, interface): (SessionNumber, String), [ingress, egress]: [CopyCounts; 2]) -> SessionCounters {
+fn session_counters(
+    (number, interface): (SessionNumber, String),
+    [ingress, egress]: [CopyCounts; 2],
+) -> SessionCounters {
     SessionCounters { number, interface, ingress: CopyTotals(ingress), egress: CopyTotals(egress) }
 }
 

@@ -7,17 +7,11 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{
-        InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64,
-    },
+    link::{InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64},
     route::{RouteAttribute, RouteMessage, RouteMetric},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use std::{
-    io,
-    net::IpAddr,
-    num::NonZeroU16,
-};
+use std::{io, net::IpAddr, num::NonZeroU16};
 
 use crate::mirror::Encapsulation;
 
@@ -77,11 +71,8 @@ impl Netlink {
     ) -> io::Result<()> {
         let (kind, data) = match encapsulation {
             Encapsulation::Vxlan => {
-                let data = vec![
-                    InfoVxlan::CollectMetadata(true),
-                    InfoVxlan::Learning(false),
-                    InfoVxlan::Port(port.get()),
-                ];
+                let data =
+                    vec![InfoVxlan::CollectMetadata(true), InfoVxlan::Learning(false), InfoVxlan::Port(port.get())];
                 (InfoKind::Vxlan, InfoData::Vxlan(data))
             }
             Encapsulation::Geneve => {
@@ -238,11 +229,13 @@ fn sent(stats: &Stats64) -> Sent {
 fn tunnel(info: &LinkInfo) -> Option<(Encapsulation, u16)> {
     match info {
         LinkInfo::Data(InfoData::Vxlan(data)) => {
-            let port = data.iter().find_map(|part| if let InfoVxlan::Port(port) = part { Some(*port) } else { None })?;
+            let port =
+                data.iter().find_map(|part| if let InfoVxlan::Port(port) = part { Some(*port) } else { None })?;
             data.contains(&InfoVxlan::CollectMetadata(true)).then_some((Encapsulation::Vxlan, port))
         }
         LinkInfo::Data(InfoData::Geneve(data)) => {
-            let port = data.iter().find_map(|part| if let InfoGeneve::Port(port) = part { Some(*port) } else { None })?;
+            let port =
+                data.iter().find_map(|part| if let InfoGeneve::Port(port) = part { Some(*port) } else { None })?;
             data.contains(&InfoGeneve::CollectMetadata).then_some((Encapsulation::Geneve, port))
         }
         _ => None,

@@ -83,16 +83,8 @@ pub(super) fn load(sizes: &MirrorSizes) -> Result<Ebpf, ProgramsError> {
     loader.load(OBJECT).map_err(|error| Box::new(error).into())
 }
 
-const FLOW_MAPS: [&str; 8] = [
-    "FLOWS_V4_A",
-    "FLOWS_V4_B",
-    "FLOWS_V6_A",
-    "FLOWS_V6_B",
-    "VERDICTS_A",
-    "VERDICTS_B",
-    "FRAGMENTS",
-    "REASONS",
-];
+const FLOW_MAPS: [&str; 8] =
+    ["FLOWS_V4_A", "FLOWS_V4_B", "FLOWS_V6_A", "FLOWS_V6_B", "VERDICTS_A", "VERDICTS_B", "FRAGMENTS", "REASONS"];
 
 /// Takes a map out of the object.
 pub(super) fn map<M>(object: &mut Ebpf, name: &'static str) -> Result<M, ProgramsError>

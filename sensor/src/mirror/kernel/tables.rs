@@ -288,12 +288,7 @@ impl Tables {
         self.buckets.get(&slot, 0).map(|Plain(buckets)| buckets).map_err(failed("MIRROR_BUCKETS"))
     }
 
-    pub(super) fn write_target(
-        &mut self,
-        slot: u32,
-        number: u32,
-        target: &MirrorTarget,
-    ) -> Result<(), ProgramsError> {
+    pub(super) fn write_target(&mut self, slot: u32, number: u32, target: &MirrorTarget) -> Result<(), ProgramsError> {
         let index = slot * TARGETS_OF_SESSION_MAX + number;
         self.targets.set(index, Plain(*target), 0).map_err(failed("MIRROR_TARGETS"))
     }
@@ -331,8 +326,8 @@ impl Tables {
         let first = 2 * generation.number * SESSIONS_MAX;
         for index in first..first + 2 * SESSIONS_MAX {
             let zeros = vec![Plain(CopyCounts::default()); processors];
-            let zeros = PerCpuValues::try_from(zeros)
-                .map_err(|cause| failed("MIRROR_COUNTS")(MapError::IoError(cause)))?;
+            let zeros =
+                PerCpuValues::try_from(zeros).map_err(|cause| failed("MIRROR_COUNTS")(MapError::IoError(cause)))?;
             self.counts.set(index, zeros, 0).map_err(failed("MIRROR_COUNTS"))?;
         }
         Ok(())

@@ -54,7 +54,9 @@ pub enum TunnelError {
         name: String,
     },
     /// Another tunnel device has the port.
-    #[error("UDP port {port} belongs to the tunnel device {name} already; remove it, or give the mirror target another port")]
+    #[error(
+        "UDP port {port} belongs to the tunnel device {name} already; remove it, or give the mirror target another port"
+    )]
     Foreign {
         /// Name of the other device.
         name: String,
@@ -118,7 +120,8 @@ impl Tunnel {
         if let Err(error) = netlink.create(&name, TUNNEL_ALIAS, kind.encapsulation, kind.port) {
             return Err(not_made(netlink, name, kind, error));
         }
-        let link = netlink.link_by_name(&name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let link =
+            netlink.link_by_name(&name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let finished = Self::finish(netlink, object, kind, &name, link.index, completes);
         if finished.is_err() {
             // What cannot be finished must not stay; the first error says more than one about this would.

@@ -89,7 +89,12 @@ fn bulk_tcp_under_all_offloads_is_wire_frames_with_complete_checksums() {
         let count = |of: usize| streams[of].len() as u64;
         // The host's port is the listener's, and packets to it are ingress.
         assert_eq!((ingress, egress), ((count(1), count(1)), (count(0), count(0))), "{counters:?}");
-        let bytes = |of: usize| streams[of].iter().map(|p| (p.transport.len() + 14 + if near == HOST_V4 { 20 } else { 40 }) as u64).sum::<u64>();
+        let bytes = |of: usize| {
+            streams[of]
+                .iter()
+                .map(|p| (p.transport.len() + 14 + if near == HOST_V4 { 20 } else { 40 }) as u64)
+                .sum::<u64>()
+        };
         let mirrored = |totals: super::super::CopyTotals| totals.of(CopyOutcome::Mirrored).1;
         let session = &counters.sessions[0];
         assert_eq!((mirrored(session.ingress), mirrored(session.egress)), (bytes(1), bytes(0)));

@@ -112,7 +112,10 @@ fn a_device_that_a_crash_left_is_taken_over_and_one_in_use_is_not() {
     assert!(matches!(second, Err(KernelMirrorError::Tunnel(TunnelError::InUse { .. }))));
     drop(second);
     drop(first);
-    assert!(!std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("flowtap"), "it goes with the mirror");
+    assert!(
+        !std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("flowtap"),
+        "it goes with the mirror"
+    );
     drop(mirror(plan));
 }
 
@@ -145,7 +148,9 @@ fn a_path_too_small_is_told_and_frames_are_fragmented_or_skipped() {
         for too_big in [TooBig::Fragment, TooBig::Skip] {
             let mut session = session(1, TAP, &all);
             session.too_big = too_big;
-            let Some(mut mirror) = mirrored(plan(vec![target("ids", COLLECTOR_V4)], vec![session]), TAP) else { return };
+            let Some(mut mirror) = mirrored(plan(vec![target("ids", COLLECTOR_V4)], vec![session]), TAP) else {
+                return;
+            };
             let notices = mirror.tend().unwrap();
             assert_eq!(notices.is_empty(), fits, "{mtu}: {notices:?}");
             if let [notice] = &notices[..] {
