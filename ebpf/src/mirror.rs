@@ -42,20 +42,39 @@ pub(crate) fn observe(context: &TcContext, direction: Direction, layer: Layer) -
     let generation = tables::generation();
     let Some(list) = tables::list(interface, generation, direction) else { return TC_ACT_UNSPEC };
     let place = Place { interface, direction, layer };
+    let mut reading = Reading { skb: context.skb.skb, place };
+    let state = (&raw mut reading).cast();
+    // A loop of the kernel's, so that the verifier goes through the pass once for both attempts.
+    // SAFETY: the function is what the helper calls, and the state outlives the call.
+    unsafe { bpf_loop(ATTEMPTS, attempt as *const () as *mut c_void, state, 0) };
     let Some(scratch) = tables::scratch() else { return TC_ACT_UNSPEC };
-    let mut answer = facts::read(context, place, &mut scratch.facts);
-    if answer == SHORT {
-        if context.pull_data(context.len().min(HEADERS_BYTES_MAX)).is_err() {
-            tables::count_unjudged(Unjudged::NotGathered);
-            return TC_ACT_UNSPEC;
-        }
-        answer = facts::read(context, place, &mut scratch.facts);
-    }
+    let answer = scratch.answer;
     // A frame that is not IP, or is none at all, matches no rule.
     if answer == READ {
         judge(context, list, scratch, generation, direction, layer);
     }
     TC_ACT_UNSPEC
+}
+
+/// What is read, and where it passes.
+#[repr(C)]
+struct Reading {
+    skb: *mut __sk_buff,
+    place: Place,
+}
+
+/// Reads a packet: as it lies there, and in a second round after the kernel was asked to gather its headers.
+unsafe extern "C" fn attempt(round: u64, reading: *mut c_void) -> i64 {
+    // SAFETY: the caller's state, which nobody else has.
+    let reading = unsafe { &*reading.cast::<Reading>() };
+    let context = TcContext::new(reading.skb);
+    let Some(scratch) = tables::scratch() else { return STOP };
+    if round != 0 && context.pull_data(context.len().min(HEADERS_BYTES_MAX)).is_err() {
+        tables::count_unjudged(Unjudged::NotGathered);
+        return STOP;
+    }
+    scratch.answer = facts::read(&context, reading.place, &mut scratch.facts);
+    if scratch.answer == SHORT { GO_ON } else { STOP }
 }
 
 /// Asks the rules about a packet that may be copied at all.
@@ -68,7 +87,7 @@ fn judge(
     direction: Direction,
     layer: Layer,
 ) {
-    let Scratch { facts, walk, copy } = scratch;
+    let Scratch { facts, walk, copy, .. } = scratch;
     if is_of_a_copy(list, facts, generation) {
         tables::count_unjudged(Unjudged::OwnCopy);
         return;
@@ -214,6 +233,9 @@ fn note(skb: *mut __sk_buff, [first, second, third, fourth]: [u32; 4]) {
     // SAFETY: as above.
     unsafe { (*skb).cb[3] = fourth };
 }
+
+/// As a frame lies there, and once more with its headers gathered.
+const ATTEMPTS: u32 = 2;
 
 // What a round says to the loop.
 const GO_ON: i64 = 0;

@@ -71,6 +71,8 @@ static MIRROR_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0
 
 #[repr(C)]
 pub(crate) struct Scratch {
+    /// How the pass over the packet went.
+    pub(crate) answer: u32,
     pub(crate) facts: Facts,
     pub(crate) walk: Walk,
     pub(crate) copy: Copy,
