@@ -14,6 +14,8 @@ use super::latencies::{Quantiles, secs};
 use super::status::{Status, omission_name};
 use crate::capture::{Loss, Portless};
 use crate::ledger::Omission;
+use crate::mirror::counters::{Counts, Skip, Volume};
+use crate::mirror::report::{Behind, Report, SessionReport};
 use crate::packet::Refusal;
 
 pub use server::MetricsError;
@@ -23,6 +25,7 @@ pub(super) use server::{Door, Server};
 pub(super) fn text(status: &Status) -> String {
     let mut families = ledger(status);
     families.extend(run(status));
+    families.extend(status.mirror.as_ref().map(mirror).unwrap_or_default());
     families.retain(|family| !family.get_metric().is_empty());
     TextEncoder::new().encode_to_string(&families).expect("every metric has a name and a line")
 }
@@ -141,6 +144,80 @@ fn ledger(status: &Status) -> Vec<MetricFamily> {
             interfaces.iter().map(|stay| (stay.name.as_str(), stay.drops)),
         ),
     ]
+}
+
+/// What became of mirrored packets, in wire frames at the tap.
+fn mirror(report: &Report) -> Vec<MetricFamily> {
+    let of_sessions = |name: &str, help: &str, value: fn(&Counts) -> u64| {
+        let lines = report.sessions.iter().flat_map(|session| {
+            let number = session.number.to_string();
+            directions(session).map(|(direction, counts)| {
+                with_counter(&[("direction", direction), ("session", &number)], value(counts))
+            })
+        });
+        family(name, help, MetricType::COUNTER, lines.collect())
+    };
+    let skipped = |name: &str, help: &str, value: fn(Volume) -> u64| {
+        let lines = report.sessions.iter().flat_map(|session| {
+            let number = session.number.to_string();
+            let of_direction = |(direction, counts): (&'static str, &Counts)| {
+                let line = |(reason, volume): (Skip, Volume)| {
+                    let labels = [("direction", direction), ("reason", reason.as_str()), ("session", &number)];
+                    with_counter(&labels, value(volume))
+                };
+                counts.skipped().map(line).collect::<Vec<_>>()
+            };
+            directions(session).into_iter().flat_map(of_direction).collect::<Vec<_>>()
+        });
+        family(name, help, MetricType::COUNTER, lines.collect())
+    };
+    let behind = |name: &str, help: &str, value: fn(&Behind) -> u64| {
+        let lines = report.behind.iter().map(|behind| with_counter(&[("device", &behind.device)], value(behind)));
+        family(name, help, MetricType::COUNTER, lines.collect())
+    };
+    vec![
+        of_sessions(
+            "flowtap_mirror_matched_packets_total",
+            "Packets that a session takes. Matched = flowtap_mirror_mirrored_packets_total + \
+             flowtap_mirror_skipped_packets_total, but for those that wait to be sent.",
+            |counts| counts.matched.packets,
+        ),
+        of_sessions("flowtap_mirror_matched_bytes_total", "Bytes of the packets matched.", |counts| {
+            counts.matched.bytes
+        }),
+        of_sessions("flowtap_mirror_mirrored_packets_total", "Packets whose copies were sent.", |counts| {
+            counts.mirrored.packets
+        }),
+        of_sessions("flowtap_mirror_mirrored_bytes_total", "Bytes of the packets mirrored.", |counts| {
+            counts.mirrored.bytes
+        }),
+        of_sessions(
+            "flowtap_mirror_fragmented_packets_total",
+            "Of the packets mirrored, those sent in fragments.",
+            |counts| counts.fragmented.packets,
+        ),
+        skipped("flowtap_mirror_skipped_packets_total", "Packets matched and not mirrored, by reason.", |volume| {
+            volume.packets
+        }),
+        skipped("flowtap_mirror_skipped_bytes_total", "Bytes of the packets skipped.", |volume| volume.bytes),
+        behind(
+            "flowtap_mirror_device_dropped_total",
+            "Copies that a tunnel device dropped after they were sent.",
+            |behind| behind.dropped,
+        ),
+        behind("flowtap_mirror_device_errors_total", "Copies that a tunnel device could not send on.", |behind| {
+            behind.errors
+        }),
+        counter(
+            "flowtap_mirror_tap_lost_total",
+            "Frames that were lost before a session could be asked.",
+            report.tap_drops,
+        ),
+    ]
+}
+
+fn directions(session: &SessionReport) -> [(&'static str, &Counts); 2] {
+    [("ingress", &session.counts.ingress), ("egress", &session.counts.egress)]
 }
 
 /// How the run fares.

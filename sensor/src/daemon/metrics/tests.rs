@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::capture::Stay;
 use crate::ledger::{FrameCounts, RowCounts};
+use crate::mirror::counters::SessionCounts;
 use crate::packet::{Fault, NotIp};
 use crate::policy::PolicyCounters;
 use crate::time::{NANOS_PER_SEC, Timestamp};
@@ -94,4 +95,25 @@ fn a_run_that_watches_nothing_has_a_text_and_a_fault_is_told() {
     assert!(!quiet.contains("flowtap_interface_"), "{quiet}");
     status.frames.offered = 1;
     assert!(has(&text(&status), "flowtap_ledger_balances 0"));
+}
+
+#[test]
+fn sessions_have_lines_of_their_own() {
+    let mut counts = SessionCounts::default();
+    counts.ingress.matched.add(10, 1000);
+    counts.ingress.mirrored.add(7, 700);
+    counts.ingress.skip(Skip::RateLimit, 3, 300);
+    let session = SessionReport { number: 12, vni: crate::mirror::Vni::new(7).unwrap(), counts };
+    let behind = vec![Behind { device: "tunnel0".to_owned(), sent: 7, dropped: 1, errors: 0 }];
+    let report = Report { sessions: vec![session], behind, ..Report::default() };
+    let text = text(&Status { mirror: Some(report), ..known() });
+    for line in [
+        "flowtap_mirror_matched_packets_total{direction=\"ingress\",session=\"12\"} 10",
+        "flowtap_mirror_mirrored_bytes_total{direction=\"ingress\",session=\"12\"} 700",
+        "flowtap_mirror_mirrored_bytes_total{direction=\"egress\",session=\"12\"} 0",
+        "flowtap_mirror_skipped_packets_total{direction=\"ingress\",reason=\"rate-limit\",session=\"12\"} 3",
+        "flowtap_mirror_device_dropped_total{device=\"tunnel0\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+    }
 }
