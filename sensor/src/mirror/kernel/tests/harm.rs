@@ -28,7 +28,10 @@ fn copies_are_not_copied_with_a_target_on_the_tapped_network_and_a_tap_on_the_wa
     let sessions = vec![session(1, TAP, &all), session(2, OUT, &all)];
     let Some(mut mirror) = mirrored(plan(vec![target("ids", CLIENT_V4)], sessions), TAP) else { return };
     mirror.attach(&Device::find(OUT).unwrap()).unwrap();
-    let ((), received) = net.client.capture(CLIENT, || datagrams(&net, 50, 100));
+    let ((), received) = net.client.capture(CLIENT, || {
+        let socket = UdpSocket::bind((HOST_V4, 0)).unwrap();
+        (0..50).for_each(|_| assert_eq!(socket.send_to(&[5; 100], (CLIENT_V4, 6000)).unwrap(), 100));
+    });
     let copies: Vec<_> = received.iter().filter_map(|frame| Outer::read(frame)).collect();
     let nested = copies.iter().filter(|copy| Outer::read(copy.inner).is_some()).count();
     assert_eq!(nested, 0, "no copy holds a copy");

@@ -108,8 +108,9 @@ impl Remote {
                 .snaplen(4096)
                 .buffer_size(64 << 20)
                 .immediate_mode(true)
-                .timeout(20)
                 .open()
+                .unwrap()
+                .setnonblock()
                 .unwrap();
             capture.direction(pcap::Direction::In).unwrap();
             ready.send(()).unwrap();
@@ -122,7 +123,7 @@ impl Remote {
                         frames.push(packet.data.to_vec());
                     }
                     Err(_) if stop.load(Ordering::Relaxed) && quiet_since.elapsed() > QUIET => break,
-                    Err(_) => {}
+                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
                 }
             }
             assert_eq!(capture.stats().unwrap().dropped, 0);
@@ -161,7 +162,8 @@ pub(super) fn run(program: &str, arguments: &str) {
 }
 
 pub(super) fn ping(address: &str) {
-    run("ping", &format!("-c 1 -W 2 -q {address}"));
+    // The first may be lost while addresses settle.
+    run("ping", &format!("-c 1 -w 10 -i 0.2 -q {address}"));
 }
 
 fn up(device: &str, v4: &str, v6: &str) {
