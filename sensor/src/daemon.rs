@@ -1,6 +1,6 @@
 //! A live run: builds the parts, owns the threads, and knows the order in which they begin and end.
 //!
-//! A plane ([`plane`]) watches interfaces and has one source for each worker: the kernel plane a single one, the packet
+//! A plane (`plane.rs`) watches interfaces and has one source for each worker: the kernel plane a single one, the packet
 //! plane as many as are asked for. Each worker runs [`crate::worker`]'s loop, the recorder has a thread, and the calling
 //! thread looks after everything else: signals, the control socket, and the interfaces that come and go. Metrics are told
 //! by a thread of their own, which knows only how to ask.

@@ -253,7 +253,7 @@ mod tests {
             assert_eq!(reason as usize, at);
             counts.skip(reason, 1 << at, 10 << at);
         }
-        assert_eq!(counts.skipped_total(), Volume { packets: 0xff, bytes: 0xff * 10 });
+        assert_eq!(counts.skipped_total(), Volume { packets: 0x1ff, bytes: 0x1ff * 10 });
         assert!(counts.skipped().all(|(reason, volume)| volume.packets == 1 << reason as usize));
     }
 

@@ -3,7 +3,7 @@
 //! A period is what lies between two turns of the generations, at most [`TURN_SECS`]; it ends where its interval ends. The
 //! end of a period is told to the programs before it comes, so they go over by themselves, each packet by its own time,
 //! and the drain may come later. Then the next end is told. A drain that took so long that the end of an interval went
-//! by untold is noticed and counted ([`Turns::late`]); what was counted meanwhile goes to the interval it began in.
+//! by untold is noticed and counted ([`TurnCounts::late`]); what was counted meanwhile goes to the interval it began in.
 //!
 //! The source waits at most [`WAIT_MILLIS`], and brings at most [`COUNTED_MAX`] counts and a batch in a block.
 
