@@ -166,6 +166,22 @@ impl Mirror {
         probe.protocol == UDP && self.targets.iter().any(to)
     }
 
+    /// Refuses a session that wants copies of packets where the kernel drops them: neither executor makes them yet.
+    ///
+    /// # Errors
+    /// The first such rule.
+    pub fn check_points(&self) -> Result<(), AtDrop> {
+        let rules = self.sessions.iter().flat_map(|session| {
+            let filter = &session.filter;
+            let both = [Direction::Ingress, Direction::Egress].map(|direction| filter.rules(direction));
+            both.into_iter().flatten().map(move |rule| (filter, rule))
+        });
+        let mut at_drop = rules.filter(|(_, rule)| rule.criteria().verdict.is_some());
+        at_drop.next().map_or(Ok(()), |(filter, rule)| {
+            Err(AtDrop { filter: filter.name().to_owned(), number: rule.number().number() })
+        })
+    }
+
     /// Refuses a target that is this host, as far as that can be seen: its address is one of the host's, which are
     /// given, or a loopback address. Only targets that a session uses are looked at.
     ///
@@ -177,6 +193,19 @@ impl Mirror {
         let own = used.map(|(_, target)| target).find(|target| is_own(target.address));
         own.map_or(Ok(()), |target| Err(OwnTarget { target: target.name.clone(), address: target.address }))
     }
+}
+
+/// A rule that nothing executes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "mirror filter `{filter}`: rule {number} has `verdict = \"rejected\"`, and packets are not copied yet where the kernel \
+     drops them"
+)]
+pub struct AtDrop {
+    /// Name of the filter.
+    pub filter: String,
+    /// Number of the rule.
+    pub number: u16,
 }
 
 const UDP: u8 = 17;

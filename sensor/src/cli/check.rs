@@ -32,6 +32,7 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let settings = check(&args.file)?;
     settings.mirror.check_host(&mirror::host_addresses()?)?;
+    settings.mirror.check_points()?;
     for warning in settings.mirror.warnings(&settings.live.watch) {
         complain(&format!("warning: {warning}"));
     }

@@ -103,6 +103,7 @@ impl MirroredArgs {
         if mirror.sessions().is_empty() {
             bail!("nothing to mirror: the configuration has no [[mirror.session]]");
         }
+        mirror.check_points()?;
         // A replay gives the same answer on every host, so no host's identity is in it.
         let vnis = mirror.vnis("replay");
         let describe = self.describe(settings, interfaces);
@@ -155,6 +156,7 @@ pub(super) fn live(settings: &Settings) -> anyhow::Result<Option<Setup>> {
         return Ok(None);
     }
     mirror.check_host(&super::mirror::host_addresses()?)?;
+    mirror.check_points()?;
     let vnis = mirror.vnis(&host_identity());
     let (watch, settings) = (settings.live.watch.clone(), settings.clone());
     let (vpcs, subnets) = settings.service_networks();
