@@ -262,7 +262,7 @@ impl KernelMirror {
         let next = self.write_generation(&plan, &paths, &healthy)?;
         let ready = self.attach_for(&plan.mirror, &paths).and_then(|()| Ok(self.tables.switch(&next)?));
         if let Err(error) = ready {
-            self.tables.clear(next)?;
+            self.tables.clear(&next)?;
             return Err(error);
         }
         let before = std::mem::replace(&mut self.generation, next);
@@ -275,7 +275,7 @@ impl KernelMirror {
             let totals = self.totals.entry(identity(session)).or_default();
             totals.iter_mut().zip(&counts).for_each(|(sum, more)| add(sum, more));
         }
-        self.tables.clear(before)?;
+        self.tables.clear(&before)?;
         // Programs that nothing needs any more go only now: until the switch they worked by the old plan.
         let mirror = &self.plan.mirror;
         for tap in self.taps.values_mut().filter(|tap| is_idle(mirror, &tap.device.name)) {
@@ -514,7 +514,7 @@ impl KernelMirror {
         let mut next = Generation::new(1 - self.generation.number, tunnel_ports);
         let written = self.write_plan(&mut next, plan, paths, healthy);
         if let Err(error) = written {
-            self.tables.clear(next)?;
+            self.tables.clear(&next)?;
             return Err(error);
         }
         Ok(next)
@@ -665,7 +665,7 @@ fn as_session(session: &Session, vni: u32) -> MirrorSession {
     {
         (Some(rate), Some(burst)) => {
             let ns = |units: u64, shift: u32| {
-                let ns = (u128::from(units) * NS_PER_SEC << shift).div_ceil(u128::from(rate.get()));
+                let ns = ((u128::from(units) * NS_PER_SEC) << shift).div_ceil(u128::from(rate.get()));
                 u64::try_from(ns).unwrap_or(u64::MAX)
             };
             Cost { ns_shifted: ns(unit, COST_SHIFT), burst_ns: ns(burst.get(), 0) }

@@ -309,7 +309,7 @@ impl Tables {
     }
 
     /// Clears a generation that no program looks at any more, so that the next can be written there.
-    pub(super) fn clear(&mut self, generation: Generation) -> Result<(), ProgramsError> {
+    pub(super) fn clear(&mut self, generation: &Generation) -> Result<(), ProgramsError> {
         for key in &generation.list_keys {
             absent_is_fine(self.lists.remove(key), "MIRROR_LISTS")?;
         }

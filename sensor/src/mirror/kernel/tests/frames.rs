@@ -60,7 +60,6 @@ pub(super) fn ethernet(tag: Option<u16>, packet: &[u8]) -> Vec<u8> {
 /// An encapsulated frame, as a strict receiver reads it.
 #[derive(Debug)]
 pub(super) struct Outer<'a> {
-    pub(super) src: IpAddr,
     pub(super) dst: IpAddr,
     pub(super) src_port: u16,
     pub(super) dst_port: u16,
@@ -68,7 +67,6 @@ pub(super) struct Outer<'a> {
     pub(super) has_checksum: bool,
     /// VXLAN or GENEVE, eight bytes.
     pub(super) tunnel: [u8; 8],
-    pub(super) vni: u32,
     pub(super) inner: &'a [u8],
 }
 
@@ -83,14 +81,12 @@ impl<'a> Outer<'a> {
         assert_eq!(usize::from(u16::from_be_bytes([udp[4], udp[5]])), udp.len(), "the outer lengths agree");
         let tunnel: [u8; 8] = udp[8..16].try_into().unwrap();
         Some(Self {
-            src: packet.src,
             dst: packet.dst,
             src_port: packet.src_port,
             dst_port: packet.dst_port,
             may_fragment: packet.may_fragment,
             has_checksum: udp[6..8] != [0, 0],
             tunnel,
-            vni: u32::from_be_bytes([0, tunnel[4], tunnel[5], tunnel[6]]),
             inner: &udp[16..],
         })
     }
