@@ -3,6 +3,7 @@
 mod check;
 mod clock;
 mod control;
+mod mirror;
 mod output;
 mod progress;
 mod record;
@@ -31,6 +32,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Check a configuration file and print what it comes to
     Check(check::CheckArgs),
+    /// Ask about traffic mirroring
+    Mirror(mirror::MirrorArgs),
     /// Ask a run how it is going
     Status(control::StatusArgs),
     /// Tell a run to read its configuration again
@@ -43,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Replay(args) => replay::run(*args).map(|done| done.exit_code()),
         Command::Run(args) => run::run(*args),
         Command::Check(args) => check::run(&args),
+        Command::Mirror(args) => mirror::run(&args),
         Command::Status(args) => control::status(&args),
         Command::Reload(args) => control::reload(&args),
     };

@@ -13,6 +13,7 @@ mod flow_log;
 pub mod glob;
 mod interface;
 mod live;
+mod mirror;
 mod options;
 mod output;
 mod protocol;
@@ -25,6 +26,7 @@ pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSel
 pub(crate) use flow_log::{whole_number, whole_number_u16};
 pub use interface::{InterfaceId, InterfaceSettings, Label};
 pub use live::{CaptureBuffer, CapturePlane, LiveFlags, LiveSettings};
+pub use mirror::MirrorError;
 pub use options::{Flags, SummaryFormat};
 pub use output::{Compression, Destination, FileFormat, Output, SegmentMax};
 pub use protocol::{Ports, Protocol};
@@ -34,6 +36,7 @@ use std::path::PathBuf;
 
 use flowlog::metadata::ACCOUNT_ID_DEFAULT;
 
+use crate::mirror::{Decider, Mirror};
 use document::DocumentError;
 use interface::{INTERFACE_ID, RawInterface};
 use raw::RawOutput;
@@ -71,6 +74,8 @@ pub struct Settings {
     pub summary: SummaryFormat,
     /// What only a live run asks for.
     pub live: LiveSettings,
+    /// What is mirrored, and where to.
+    pub mirror: Mirror,
     interfaces: Vec<RawInterface>,
     /// What flags and the head of the file say about every interface.
     all_interfaces: InterfaceSettings,
@@ -82,6 +87,9 @@ pub enum ConfigError {
     /// The text has the wrong shape, or a value means nothing.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// The mirror tables don't fit together.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     /// A second `[[output]]`.
     #[error("line {line}: there can be only one [[output]]")]
     SeveralOutputs {
@@ -153,6 +161,7 @@ impl Settings {
             live,
             quiet: flags.quiet,
             summary: flags.summary,
+            mirror: file.checked_mirror,
             interfaces: file.interface,
             all_interfaces,
         })
@@ -208,12 +217,18 @@ const X_INTERFACE: &str = "x-interface";
 /// AWS's default format.
 const FORMAT_DEFAULT: &str = "v2";
 
-/// A fuzz target: no text may make the reader of configuration files panic, and what it takes becomes settings.
+/// A fuzz target: no text may make the reader of configuration files panic, what it takes becomes settings, and mirror
+/// rules that it takes can be compiled for every interface.
 pub fn fuzz(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(file) = RawConfig::parse(text)
         && let Ok(settings) = Settings::new(Some(file), Flags::default())
     {
         settings.interface("eth0");
+        let patterns =
+            settings.mirror.sessions().iter().map(|session| session.interface.as_str().replace(['*', '?'], "0"));
+        for name in patterns.chain(["eth0".to_owned()]) {
+            assert!(Decider::new(&settings.mirror, &name).is_ok(), "too many rules for {name}");
+        }
     }
 }

@@ -19,6 +19,7 @@
 
 pub mod compile;
 mod decide;
+pub mod explain;
 mod filter;
 #[cfg(feature = "ebpf")]
 pub mod kernel;
@@ -26,7 +27,10 @@ mod probe;
 mod rate;
 mod session;
 mod target;
+#[cfg(test)]
+mod tests;
 mod vni;
+mod warning;
 
 pub use compile::RULES_MAX;
 pub use decide::{Decider, Match};
@@ -38,6 +42,7 @@ pub use session::{
 };
 pub use target::{CheckTime, Encapsulation, HealthCheck, HttpPath, Question, Target, Threshold, Weight};
 pub use vni::Vni;
+pub use warning::Warning;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -127,6 +132,16 @@ impl Mirror {
         self.sessions.iter().map(|session| session.vni.unwrap_or_else(|| derived(session))).collect()
     }
 
+    /// Whether a packet is on its way to a target: one of our copies, which must not be copied again, whatever the
+    /// rules say. [`Decider`] does not ask this; who executes decisions does, beside marking what it sends.
+    pub fn is_own_output(&self, probe: &Probe) -> bool {
+        let (_, destination) = probe.ends();
+        let to = |target: &Target| {
+            target.address == destination && probe.ports.is_some_and(|ports| ports.1 == target.port.get())
+        };
+        probe.protocol == UDP && self.targets.iter().any(to)
+    }
+
     /// Refuses a target that is this host, as far as that can be seen: its address is one of the host's, which are
     /// given, or a loopback address. Only targets that a session uses are looked at.
     ///
@@ -139,3 +154,5 @@ impl Mirror {
         own.map_or(Ok(()), |target| Err(OwnTarget { target: target.name.clone(), address: target.address }))
     }
 }
+
+const UDP: u8 = 17;

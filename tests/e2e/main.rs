@@ -7,6 +7,8 @@ mod input;
 #[cfg(test)]
 mod made;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod options;
 #[cfg(test)]
 mod output;

@@ -89,7 +89,8 @@ fn known_keys(message: &str) -> Option<Vec<String>> {
     Some(names.split('`').skip(3).step_by(2).map(str::to_owned).collect())
 }
 
-fn hint(key: &str, known: Vec<String>) -> KeyHint {
+/// What to say of a key or name that is none of `known`.
+pub(super) fn hint(key: &str, known: Vec<String>) -> KeyHint {
     let likeness = |candidate: &String| strsim::jaro_winkler(key, candidate);
     let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     match nearest {

@@ -31,6 +31,10 @@ impl Settings {
         if !interfaces.is_empty() {
             file.insert("interface".to_owned(), Value::Array(interfaces));
         }
+        file.insert("aws-parity".to_owned(), self.mirror.aws_parity().into());
+        if let Some(mirror) = super::mirror::effective(&self.mirror) {
+            file.insert("mirror".to_owned(), Value::Table(mirror));
+        }
         file.insert("flow-log".to_owned(), Value::Table(self.flow_log()));
         file.insert("output".to_owned(), Value::Array(vec![Value::Table(output(&self.output))]));
         file.to_string()
@@ -127,6 +131,7 @@ mod tests {
             region = "eu-dc-1"
             filter = "tcp"
             policy = "policy.toml"
+            aws-parity = true
             capture = "pcap"
             capture-buffer = "4MB"
             user = "log"
@@ -153,6 +158,45 @@ mod tests {
             file-format = "parquet"
             segment-max = "64MiB"
             per-hour-partition = true
+            [[mirror.target]]
+            name = "ids-1"
+            address = "10.83.0.2"
+            weight = 3
+            health-check = { protocol = "http", port = 8080, path = "/up", interval = "5s", unhealthy-threshold = 2 }
+            [[mirror.target]]
+            name = "ids-2"
+            address = "2001:db8::2"
+            port = 6082
+            encapsulation = "geneve"
+            health-check = { protocol = "tcp", port = 22, timeout = "1s" }
+            [[mirror.filter]]
+            name = "web"
+            rules = [
+              { number = 7, action = "accept", service = "dns", description = "the resolver" },
+              { direction = "egress", number = 2, action = "reject", protocol = "tcp", source = "10.0.0.0/8" },
+              { direction = "ingress", number = 9, action = "accept", protocol = 17, destination = "2001:db8::/32",
+                source-ports = 53, destination-ports = "1024-65535", verdict = "rejected" },
+            ]
+            [[mirror.filter]]
+            name = "unused"
+            [[mirror.session]]
+            number = 2
+            interface = "eth*"
+            filter = "web"
+            targets = ["ids-2", "ids-1"]
+            mode = "replicate"
+            too-big = "skip"
+            offload = "auto"
+            packets-per-second-max = "unlimited"
+            bits-per-second-max = "1500kbit"
+            description = "for the night shift"
+            [[mirror.session]]
+            number = 1
+            interface = "lo"
+            filter = "unused"
+            target = "ids-1"
+            vni = 4242
+            packet-length = 128
         "#;
         for text in [full, "", "[[output]]\nfile = 'x.json.gz'"] {
             let settings_given = settings(text);

@@ -10,7 +10,9 @@ use super::document;
 use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{Label, RawInterface};
 use super::live::{CaptureBuffer, CapturePlane};
+use super::mirror::{self, RawMirror};
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
+use crate::mirror::Mirror;
 
 /// A configuration file that was read, and not yet completed by flags and defaults.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -18,6 +20,7 @@ use super::output::{Compression, Destination, FileFormat, SegmentMax};
 pub struct RawConfig {
     pub(super) account_id: Option<Label>,
     pub(super) region: Option<Label>,
+    pub(super) aws_parity: Option<bool>,
     pub(super) filter: Option<String>,
     pub(super) policy: Option<PathBuf>,
     pub(super) capture: Option<CapturePlane>,
@@ -31,6 +34,11 @@ pub struct RawConfig {
     pub(super) flow_log: RawFlowLog,
     #[serde(default)]
     output: Vec<Spanned<RawOutput>>,
+    #[serde(default)]
+    mirror: RawMirror,
+    /// What `mirror` comes to, once it is checked.
+    #[serde(skip)]
+    pub(super) checked_mirror: Mirror,
 }
 
 /// The `[flow-log]` table.
@@ -65,7 +73,7 @@ impl RawConfig {
     /// # Errors
     /// The first thing that is wrong with the text, with its line.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let raw: Self = document::read(text)?;
+        let mut raw: Self = document::read(text)?;
         let line_of = |output: &Spanned<RawOutput>| document::line_of(text, output.span().start);
         if let Some(second) = raw.output.get(1) {
             return Err(ConfigError::SeveralOutputs { line: line_of(second) });
@@ -75,6 +83,8 @@ impl RawConfig {
         if let Some(torn) = torn {
             return Err(ConfigError::DirectoryAndFile { line: line_of(torn) });
         }
+        let tables = std::mem::take(&mut raw.mirror);
+        raw.checked_mirror = mirror::check(text, tables, raw.aws_parity.unwrap_or_default())?;
         Ok(raw)
     }
 

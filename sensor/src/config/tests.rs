@@ -19,6 +19,7 @@ fn settings(text: &str, flags: Flags) -> Settings {
 const EVERYTHING: &str = r#"
 account-id = "123456789012"
 region = "eu-dc-1"
+aws-parity = false
 
 [[interface]]
 name = "eth0"
@@ -49,6 +50,35 @@ compression = "zstd"
 segment-max = "64MiB"
 hive-compatible-partitions = true
 per-hour-partition = true
+
+[[mirror.target]]
+name = "ids"
+address = "192.0.2.1"
+port = 4790
+encapsulation = "geneve"
+weight = 2
+health-check = { protocol = "http", port = 80, path = "/", interval = "9s", timeout = "1s", healthy-threshold = 1 }
+
+[[mirror.filter]]
+name = "web"
+rules = [
+  { direction = "ingress", number = 9, action = "accept", protocol = "tcp", source = "10.0.0.0/8", source-ports = 80 },
+  { number = 5, action = "reject", service = "dns", verdict = "rejected", description = "none" },
+]
+
+[[mirror.session]]
+number = 1
+interface = "eth*"
+filter = "web"
+targets = ["ids"]
+mode = "replicate"
+vni = 7
+packet-length = 60
+too-big = "skip"
+offload = "auto"
+packets-per-second-max = 10
+bits-per-second-max = "1Gbit"
+description = "all of it"
 "#;
 
 /// What is known of the interface called `name`, which always knows its own name.
@@ -213,9 +243,9 @@ fn unknown_keys_are_refused_with_line_and_suggestion() {
 
 #[test]
 fn keys_that_nothing_would_honour_are_unknown() {
-    let known = "known here: `account-id`, `region`, `filter`, `policy`, `capture`, `capture-buffer`, `user`, \
-                 `control-socket`, `state-directory`, `interface`, `flow-log`, `output`";
-    assert_eq!(refusal("\naws-parity = true\n"), format!("line 2: unknown key `aws-parity`, {known}"));
+    let known = "known here: `account-id`, `region`, `aws-parity`, `filter`, `policy`, `capture`, `capture-buffer`, \
+                 `user`, `control-socket`, `state-directory`, `interface`, `flow-log`, `output`, `mirror`";
+    assert_eq!(refusal("\nverbose = true\n"), format!("line 2: unknown key `verbose`, {known}"));
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! walk costs n times a comparison of everything.
 //!
 //! The tables are plain data, for whoever executes them: [`Decider`](super::Decider) in this program, and the kernel,
-//! which is given [`RuleTables::prefixes`] as entries of longest-prefix-match maps and the others as arrays.
+//! which is given the [`Prefixes`] as entries of longest-prefix-match maps and the others as arrays.
 
 mod bits;
 mod ports;

@@ -123,10 +123,36 @@ impl Rule {
         }
     }
 
-    /// Whether it can match a packet of IPv6.
-    pub fn takes_v6(&self) -> bool {
+    /// Whether it can accept a packet of IPv6.
+    pub fn accepts_v6(&self) -> bool {
         let no_v4 = |block: Option<IpNet>| !matches!(block, Some(IpNet::V4(_)));
-        no_v4(self.criteria.source) && no_v4(self.criteria.destination)
+        self.action == RuleAction::Accept && no_v4(self.criteria.source) && no_v4(self.criteria.destination)
+    }
+}
+
+impl fmt::Display for Rule {
+    /// As a sentence without its number: `accept tcp from 10.0.0.0/8 to any ports 80-443`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Criteria { protocol, source, destination, source_ports, destination_ports, service, verdict } =
+            &self.criteria;
+        f.write_str(self.action.as_str())?;
+        if let Some(verdict) = verdict {
+            write!(f, " {}", verdict.as_str())?;
+        }
+        if let Some(service) = service {
+            write!(f, " {}", service.as_str())?;
+        }
+        write!(f, " {protocol}")?;
+        for (word, block, ports) in [("from", source, source_ports), ("to", destination, destination_ports)] {
+            match block {
+                Some(block) => write!(f, " {word} {block}")?,
+                None => write!(f, " {word} any")?,
+            }
+            if let Some(ports) = ports {
+                write!(f, " ports {ports}")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -23,8 +23,8 @@ impl Vni {
     /// that an IDS can tell them apart (AWS takes a random one).
     ///
     /// It is taken from a hash of what makes the session the one it is: the host, by any `identity` that does not
-    /// change (its machine id), the session's number and the pattern of its interfaces; never 0. `attempt` is 0, or counts on where
-    /// another session has the identifier already.
+    /// change (its machine id), the session's number and the pattern of its interfaces; never 0. `attempt` is 0, or
+    /// counts on where another session has the identifier already.
     pub fn derived(identity: &str, number: SessionNumber, interface: &str, attempt: u32) -> Self {
         let mut hash = Sha256::new();
         for part in [identity, &number.to_string(), interface, &attempt.to_string()] {

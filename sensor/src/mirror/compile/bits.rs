@@ -63,3 +63,40 @@ impl FromIterator<usize> for Bits {
         bits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_is_found_and_those_before_an_end_cleared() {
+        let all: Bits = [0, 5, 63, 64, 127, 128, 200, 255].into_iter().collect();
+        for (end, first) in [
+            (0, Some(0)),
+            (1, Some(5)),
+            (6, Some(63)),
+            (64, Some(64)),
+            (65, Some(127)),
+            (128, Some(128)),
+            (129, Some(200)),
+            (201, Some(255)),
+            (255, Some(255)),
+            (256, None),
+        ] {
+            let mut bits = all;
+            bits.clear_before(end);
+            assert_eq!(bits.first(), first, "{end}");
+        }
+        assert!(all.contains(63) && !all.contains(62) && !all.contains(256));
+    }
+
+    #[test]
+    fn sets_meet_and_join() {
+        let (one, other): (Bits, Bits) = ([1, 70].into_iter().collect(), [70, 130].into_iter().collect());
+        assert_eq!(one.and(&other), [70].into_iter().collect());
+        assert_eq!(one.or(&other), [1, 70, 130].into_iter().collect());
+        let mut none = Bits::default();
+        none.insert(256);
+        assert_eq!(none, Bits::default(), "there is no rule 256");
+    }
+}

@@ -46,3 +46,35 @@ impl PortIntervals {
         self.entries.get(after.saturating_sub(1)).map_or_else(Bits::default, |entry| entry.bits)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intervals(any: &[usize], named: &[(usize, &str)]) -> Vec<(u16, Bits)> {
+        let named: Vec<_> = named.iter().map(|(rule, ports)| (*rule, ports.parse().unwrap())).collect();
+        let intervals = PortIntervals::new(&any.iter().copied().collect(), &named);
+        intervals.entries().iter().map(|entry| (entry.first, entry.bits)).collect()
+    }
+
+    fn bits(rules: &[usize]) -> Bits {
+        rules.iter().copied().collect()
+    }
+
+    #[test]
+    fn ranges_are_cut_where_they_begin_and_end() {
+        assert_eq!(
+            intervals(&[7], &[(0, "80"), (1, "1-100"), (2, "100-65535")]),
+            [
+                (0, bits(&[7])),
+                (1, bits(&[1, 7])),
+                (80, bits(&[0, 1, 7])),
+                (81, bits(&[1, 7])),
+                (100, bits(&[1, 2, 7])),
+                (101, bits(&[2, 7])),
+            ]
+        );
+        assert_eq!(intervals(&[7], &[]), [(0, bits(&[7]))]);
+        assert_eq!(intervals(&[], &[(3, "0-65535")]), [(0, bits(&[3]))]);
+    }
+}

@@ -88,3 +88,50 @@ impl<A: Address> Prefixes<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bits(rules: &[usize]) -> Bits {
+        rules.iter().copied().collect()
+    }
+
+    /// What a longest-prefix-match map must be given: each prefix with the rules of all that hold it.
+    #[test]
+    fn a_prefix_holds_the_rules_of_those_around_it() {
+        let named = [
+            (0, 0x0a00_0000_u32, 8),
+            (1, 0x0a01_0000, 16),
+            (2, 0x0a01_0203, 32),
+            (3, 0x0a01_0000, 16),
+            (4, 0x0b00_0000, 8),
+        ];
+        let prefixes = Prefixes::new(&bits(&[9]), &named);
+        let entry = |network, length, parent, rules: &[usize]| Prefix { network, length, parent, bits: bits(rules) };
+        assert_eq!(
+            prefixes.entries(),
+            [
+                entry(0, 0, 0, &[9]),
+                entry(0x0a00_0000, 8, 0, &[0, 9]),
+                entry(0x0a01_0000, 16, 1, &[0, 1, 3, 9]),
+                entry(0x0a01_0203, 32, 2, &[0, 1, 2, 3, 9]),
+                entry(0x0b00_0000, 8, 0, &[4, 9]),
+            ]
+        );
+        assert_eq!(prefixes.lookup(0x0a01_0203), bits(&[0, 1, 2, 3, 9]));
+        assert_eq!(prefixes.lookup(0x0a01_0204), bits(&[0, 1, 3, 9]), "after a longer one that ended");
+        assert_eq!(prefixes.lookup(0x0a02_0000), bits(&[0, 9]));
+        assert_eq!(prefixes.lookup(0xffff_ffff), bits(&[9]));
+        assert_eq!(prefixes.lookup(0), bits(&[9]));
+    }
+
+    #[test]
+    fn a_rule_for_all_addresses_of_a_version_is_in_every_prefix() {
+        let prefixes = Prefixes::new(&bits(&[]), &[(0, 0_u128, 0), (1, 1 << 127, 1), (2, u128::MAX, 128)]);
+        assert_eq!(prefixes.entries().len(), 3);
+        assert_eq!(prefixes.lookup(5), bits(&[0]));
+        assert_eq!(prefixes.lookup(u128::MAX - 1), bits(&[0, 1]));
+        assert_eq!(prefixes.lookup(u128::MAX), bits(&[0, 1, 2]));
+    }
+}
