@@ -91,11 +91,11 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 /// Which generation a packet is judged by: one load, at its beginning.
 #[inline(always)]
 pub(crate) fn generation() -> u32 {
-    match MIRROR_STATE.get_ptr(0) {
-        // SAFETY: the element exists for as long as the program is loaded, and its member is one aligned word.
-        Some(state) => unsafe { (&raw const (*state).generation).read_volatile() & 1 },
-        None => 0,
-    }
+    let Some(state) = MIRROR_STATE.get_ptr(0) else { return 0 };
+    // SAFETY: a member of the element, which exists for as long as the program is loaded.
+    let generation = unsafe { &raw const (*state).generation };
+    // SAFETY: it is one aligned word.
+    unsafe { generation.read_volatile() & 1 }
 }
 
 /// The list of an interface and direction; a pointer into the map, whose entry is not changed while it is current.
@@ -167,10 +167,14 @@ pub(crate) fn count(slot: u32, direction: u32, outcome: CopyOutcome, frames: u64
     let Some(counts) = MIRROR_COUNTS.get_ptr_mut(2 * slot + direction - Direction::Ingress as u32) else {
         return;
     };
-    // SAFETY: a member of the element; the outcome is below the length of the array.
-    atomic_add(unsafe { (&raw mut (*counts).frames).cast::<u64>().add(outcome as usize) }, frames);
+    // SAFETY: a member of the element.
+    let of_frames = unsafe { &raw mut (*counts).frames };
     // SAFETY: as above.
-    atomic_add(unsafe { (&raw mut (*counts).bytes).cast::<u64>().add(outcome as usize) }, bytes);
+    let of_bytes = unsafe { &raw mut (*counts).bytes };
+    // SAFETY: the outcome is below the length of the array.
+    atomic_add(unsafe { of_frames.cast::<u64>().add(outcome as usize) }, frames);
+    // SAFETY: as above.
+    atomic_add(unsafe { of_bytes.cast::<u64>().add(outcome as usize) }, bytes);
 }
 
 #[inline(always)]

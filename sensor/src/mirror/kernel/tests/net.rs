@@ -12,7 +12,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 pub(super) const TAP: &str = "tap0";
@@ -116,15 +116,18 @@ impl Remote {
             capture.direction(pcap::Direction::In).unwrap();
             ready.send(()).unwrap();
             let mut frames = Vec::new();
-            let mut quiet_since = Instant::now();
+            let mut quiet_polls = 0;
             loop {
                 match capture.next_packet() {
                     Ok(packet) => {
-                        quiet_since = Instant::now();
+                        quiet_polls = 0;
                         frames.push(packet.data.to_vec());
                     }
-                    Err(_) if stop.load(Ordering::Relaxed) && quiet_since.elapsed() > QUIET => break,
-                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                    Err(_) if stop.load(Ordering::Relaxed) && quiet_polls > QUIET_POLLS => break,
+                    Err(_) => {
+                        quiet_polls += 1;
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
                 }
             }
             assert_eq!(capture.stats().unwrap().dropped, 0);
@@ -180,5 +183,5 @@ fn pin() {
     sched_setaffinity(Pid::from_raw(0), &processors).unwrap();
 }
 
-/// So long must nothing come before a capture ends.
-const QUIET: Duration = Duration::from_millis(150);
+/// So often must nothing have come, at two milliseconds each, before a capture ends.
+const QUIET_POLLS: u32 = 75;
