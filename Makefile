@@ -47,6 +47,7 @@ test-deb: | libpcap
 bench: setup
 	$(CARGO) build --release --package flowtap
 	$(CARGO) bench --package flowtap --bench replay -- $(BENCH_ARGS)
+	$(SUDO) env PATH="$$PATH" $(CARGO) bench --package flowtap --bench kernel
 
 bench-peers:
 	@packaging/setup peers
