@@ -72,6 +72,8 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::capture::Direction;
+
 /// How many targets there may be.
 pub const TARGETS_MAX: usize = 64;
 /// How many filters there may be.

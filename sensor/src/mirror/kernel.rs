@@ -175,6 +175,8 @@ pub struct KernelMirror {
     totals: HashMap<(SessionNumber, String), [CopyCounts; 2]>,
     /// What was said already, so that it is not said again.
     noticed: Vec<Notice>,
+    /// The same of tunnel devices that can't be made again.
+    gone: Vec<Notice>,
 }
 
 struct Tap {
@@ -207,6 +209,7 @@ impl KernelMirror {
             cuts: HashMap::new(),
             totals: HashMap::new(),
             noticed: Vec::new(),
+            gone: Vec::new(),
         };
         this.replace(plan)?;
         Ok(this)
@@ -371,9 +374,16 @@ impl KernelMirror {
                     match Tunnel::make(&mut self.netlink, &mut self.object, kind, completes) {
                         Ok(again) => {
                             *tunnel = again;
+                            self.gone.clear();
                             notices.push(Notice::TunnelMadeAgain { device });
                         }
-                        Err(error) => notices.push(Notice::TunnelGone { device, cause: error.to_string() }),
+                        Err(error) => {
+                            let gone = Notice::TunnelGone { device, cause: error.to_string() };
+                            if !self.gone.contains(&gone) {
+                                notices.push(gone.clone());
+                                self.gone.push(gone);
+                            }
+                        }
                     }
                 }
             }

@@ -439,3 +439,12 @@ fn every_session_has_a_vni_of_its_own_unless_told_otherwise() {
     let taken = text.replace("vni = 7", &format!("vni = {}", derived(0)));
     assert_eq!(mirror(&taken).vnis("host")[1], derived(1));
 }
+
+#[test]
+fn rules_for_dropped_packets_are_refused_where_they_would_be_executed() {
+    let text = FIRST.replacen("{ direction = \"ingress\"", "{ verdict = \"rejected\", direction = \"ingress\"", 1);
+    assert_ne!(text, FIRST);
+    let refusal = mirror(&text).check_points().unwrap_err().to_string();
+    assert!(refusal.starts_with("mirror filter `all-tcp`: rule 100 has `verdict = \"rejected\"`"), "{refusal}");
+    assert_eq!(mirror(FIRST).check_points(), Ok(()));
+}

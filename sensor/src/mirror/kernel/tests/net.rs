@@ -98,7 +98,6 @@ impl Remote {
     }
 
     /// Runs `work` here while every frame that comes in by `device` there is captured.
-    #[expect(clippy::disallowed_methods, reason = "a test waits until nothing comes any more")]
     pub(super) fn capture<T>(&self, device: &'static str, work: impl FnOnce() -> T) -> (T, Vec<Vec<u8>>) {
         let (ready, is_ready) = channel();
         let done = Box::leak(Box::new(AtomicBool::new(false)));
