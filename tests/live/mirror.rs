@@ -5,6 +5,7 @@
 mod content;
 mod harm;
 mod path;
+mod reload;
 mod targets;
 
 use std::fs;

@@ -68,3 +68,21 @@ const MANY: &str = "import socket
 for port in range(4000, 4064):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', port)); s.sendto(bytes(100), ('10.9.0.1', 5000))
 ";
+
+#[test]
+fn a_target_that_cannot_be_reached_costs_no_counts() {
+    in_each_plane(unreachable);
+}
+
+fn unreachable(plane: &str) {
+    let Some((net, _collector)) = Collector::new(1600) else { return };
+    let dir = Dir::new();
+    // Nobody has that address, so every copy waits for an answer that never comes.
+    let daemon = start(plane, &net, &dir, &ALL.replace("10.83.0.2", "10.83.0.9"));
+    let _listener = net.listener();
+    net.send(5000, 0);
+    assert_eq!(ledger(&dir).matched.0, 5000);
+    let before = net.kernel_packets();
+    let records = daemon.finish();
+    assert_eq!((records.sum("dstport=5000").0, records.sum("").0), (5000, before));
+}
