@@ -3,7 +3,7 @@
 use flowtap_tests::Dir;
 
 use super::super::daemon::in_each_plane;
-use super::super::net::{hear, inside, namespaced, python, until_ready};
+use super::super::net::{hear, inside, namespaced, until_ready};
 use super::{ALL, Capture, Collector, ledger, start};
 
 #[test]
@@ -70,9 +70,10 @@ fn decapsulated(plane: &str) {
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let originals = Capture::start(&net.near, "near0", &[], &dir);
     let copies = Capture::start(&collector.namespace, "vx0", &["-Q", "in"], &dir);
-    python(&net.far, SENDER);
-    for (command, address) in [("ping", "10.9.0.1"), ("ping", "fd09::1")] {
-        inside(&net.far, command, &["-c", "5", "-i", "0.01", "-s", "200", address]);
+    // One processor, so that order can be judged.
+    inside(&net.far, "taskset", &["-c", "0", "python3", "-c", SENDER]);
+    for address in ["10.9.0.1", "fd09::1"] {
+        inside(&net.far, "taskset", &["-c", "0", "ping", "-c", "5", "-i", "0.01", "-s", "200", address]);
     }
     let (originals, copies) = (originals.frames(), copies.frames());
     // Each way on its own, in order; the receiving device does not say how both were mixed.

@@ -43,12 +43,7 @@ fn reloads(plane: &str) {
     let number = |inner: &[u8]| u32::from_be_bytes(inner[42..46].try_into().unwrap());
     let mut numbers: Vec<_> = receiver.copies().iter().map(|copy| number(&copy.inner)).collect();
     numbers.sort_unstable();
-    let distinct = {
-        let mut all = numbers.clone();
-        all.dedup();
-        all.len()
-    };
-    assert!(numbers.iter().copied().eq(0..DATAGRAMS), "{} copies, {distinct} distinct", numbers.len());
+    assert!(numbers.iter().copied().eq(0..DATAGRAMS), "{} copies", numbers.len());
     let counts = ledger(&dir);
     assert_eq!((counts.matched.0, counts.mirrored.0), (DATAGRAMS.into(), DATAGRAMS.into()));
     assert_eq!(daemon.finish().sum("dstport=5000").0, u64::from(DATAGRAMS));
