@@ -21,6 +21,8 @@ mod metadata;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod neighbours;
 #[cfg(test)]
 mod net;

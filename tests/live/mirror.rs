@@ -1,0 +1,224 @@
+//! Mirroring by the built program: `near0` is tapped, and copies go over a cable of their own to a collector.
+//!
+//! Needs what the other live tests need, and `tcpdump`.
+
+mod content;
+mod harm;
+mod path;
+mod reload;
+mod targets;
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use flowtap_tests::Dir;
+use flowtap_tests::mirror::{Receiver, read_pcap};
+use serde_json::Value;
+
+use super::daemon::{Daemon, status};
+use super::net::{Net, Process, has, inside, must, namespaced, tool};
+
+/// The namespace of the collector: `out0` (10.83.0.1) in the near one leads to `ids0` (10.83.0.2) here.
+struct Collector {
+    namespace: String,
+}
+
+impl Collector {
+    /// The tapped cable, and the way to a collector with that MTU; `None` where there can be none.
+    fn new(mtu: u32) -> Option<(Net, Self)> {
+        let net = Net::new()?;
+        if !has("tcpdump", &["--version"]) {
+            return None;
+        }
+        let collector = Self { namespace: net.near.replace("near", "ids") };
+        let (near, namespace) = (&*net.near, &*collector.namespace);
+        must("ip", &["netns", "add", namespace]);
+        inside(namespace, "sh", &["-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6"]);
+        let cable = format!(
+            "link add out0 netns {near} address {OUT_ETHER} mtu {mtu} type veth \
+             peer name ids0 netns {namespace} address {IDS_ETHER} mtu {mtu}"
+        );
+        must("ip", &cable.split_whitespace().collect::<Vec<_>>());
+        for (namespace, name, end, other, ether) in
+            [(near, "out0", 1, 2, IDS_ETHER), (namespace, "ids0", 2, 1, OUT_ETHER)]
+        {
+            let commands = format!(
+                "ip addr add 10.83.0.{end}/24 dev {name}; ip link set lo up; ip link set {name} up; \
+                 ip neigh replace 10.83.0.{other} lladdr {ether} dev {name} nud permanent"
+            );
+            inside(namespace, "sh", &["-ec", &commands]);
+        }
+        // Nobody asks who has an address, so that every frame is one that a test has sent.
+        for (namespace, name, other, ether) in [
+            (near, "near0", "10.9.0.2", super::net::FAR_ETHER),
+            (&*net.far, "far0", "10.9.0.1", super::net::NEAR_ETHER),
+        ] {
+            inside(namespace, "ip", &["neigh", "replace", other, "lladdr", ether, "dev", name, "nud", "permanent"]);
+        }
+        Some((net, collector))
+    }
+
+    /// Captures what comes in by `ids0`.
+    fn capture<'a>(&self, dir: &'a Dir) -> Capture<'a> {
+        Capture::start(&self.namespace, "ids0", &["-Q", "in"], dir)
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        tool("ip", &["netns", "del", &self.namespace]);
+    }
+}
+
+/// A capture of whole frames that goes on.
+struct Capture<'a> {
+    process: Process,
+    dir: &'a Dir,
+    name: String,
+}
+
+impl<'a> Capture<'a> {
+    #[track_caller]
+    fn start(namespace: &str, device: &str, arguments: &[&str], dir: &'a Dir) -> Self {
+        let (file, words) = (dir.path(&format!("{device}.pcap")), dir.path(&format!("{device}.txt")));
+        let options = [
+            "-i",
+            device,
+            "-Z",
+            "root",
+            "-U",
+            "--immediate-mode",
+            "-B",
+            "65536",
+            "-s",
+            "0",
+            "-w",
+            file.to_str().unwrap(),
+        ];
+        let mut command = namespaced(namespace, "tcpdump", &[&options, arguments].concat());
+        let process = Process(command.stderr(fs::File::create(&words).unwrap()).spawn().unwrap());
+        for _ in 0..200 {
+            if fs::read_to_string(&words).unwrap().contains("listening on") {
+                return Self { process, dir, name: device.to_owned() };
+            }
+            sleep(Duration::from_millis(25));
+        }
+        panic!("tcpdump said: {}", fs::read_to_string(&words).unwrap());
+    }
+
+    /// Ends when nothing more comes, and gives all frames.
+    #[track_caller]
+    fn frames(mut self) -> Vec<Vec<u8>> {
+        let file = self.dir.path(&format!("{}.pcap", self.name));
+        let size = || fs::metadata(&file).map_or(0, |file| file.len());
+        let mut before = u64::MAX;
+        while before != size() {
+            before = size();
+            sleep(Duration::from_millis(500));
+        }
+        must("kill", &["-INT", &self.process.0.id().to_string()]);
+        self.process.0.wait().unwrap();
+        let words = fs::read_to_string(self.dir.path(&format!("{}.txt", self.name))).unwrap();
+        assert!(words.contains("\n0 packets dropped by kernel"), "{words}");
+        read_pcap(&fs::read(&file).unwrap()).into_iter().map(|record| record.bytes).collect()
+    }
+
+    /// The same, as a receiver sees them that wants frames of at most so many bytes.
+    #[track_caller]
+    fn receiver(self, inner_bytes_max: usize) -> Receiver {
+        let mut receiver = Receiver::new(inner_bytes_max);
+        self.frames().iter().for_each(|frame| receiver.take(frame, 4789));
+        receiver
+    }
+}
+
+/// A session that mirrors everything at `near0` to the collector. More of the session may follow.
+const ALL: &str = r#"
+[[interface]]
+name = "near0"
+
+[[mirror.target]]
+name = "ids"
+address = "10.83.0.2"
+
+[[mirror.filter]]
+name = "all"
+rules = [
+  { direction = "ingress", number = 100, action = "accept" },
+  { direction = "egress", number = 100, action = "accept" },
+]
+
+[[mirror.session]]
+number = 1
+interface = "near0"
+target = "ids"
+filter = "all"
+vni = 4242
+packets-per-second-max = "unlimited"
+bits-per-second-max = "unlimited"
+"#;
+
+/// Starts the daemon with a configuration.
+#[track_caller]
+fn start<'a>(plane: &str, net: &Net, dir: &'a Dir, config: &str) -> Daemon<'a> {
+    dir.add("m.toml", config);
+    let mut daemon = Daemon::start_wide(plane, net, dir, &["--config", "m.toml"]);
+    match plane {
+        "ebpf" => daemon.until(|log| log.contains("mirrored, as far as sessions say")),
+        // The thread taps the interface soon.
+        _ => sleep(Duration::from_millis(500)),
+    }
+    daemon
+}
+
+/// What became of the frames that all sessions matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Ledger {
+    matched: (u64, u64),
+    mirrored: (u64, u64),
+    skipped: (u64, u64),
+    too_big: u64,
+    fragmented: u64,
+    own: u64,
+}
+
+/// The ledger when nothing waits any more; it must balance.
+#[track_caller]
+fn ledger(dir: &Dir) -> Ledger {
+    let mut ledger = read_ledger(&status(dir));
+    for _ in 0..20 {
+        sleep(Duration::from_millis(250));
+        let before = std::mem::replace(&mut ledger, read_ledger(&status(dir)));
+        if before == ledger && ledger.matched.0 == ledger.mirrored.0 + ledger.skipped.0 {
+            break;
+        }
+    }
+    let status = status(dir);
+    assert_eq!((&status["balances"], &status["mirror"]["balances"]), (&Value::Bool(true), &Value::Bool(true)));
+    let Ledger { matched, mirrored, skipped, .. } = ledger;
+    assert_eq!(matched, (mirrored.0 + skipped.0, mirrored.1 + skipped.1), "{status}");
+    ledger
+}
+
+fn read_ledger(status: &Value) -> Ledger {
+    let mirror = &status["mirror"];
+    let mut ledger = Ledger { own: mirror["not-asked"]["own-copies"].as_u64().unwrap(), ..Ledger::default() };
+    let add = |sum: &mut (u64, u64), volume: &Value| {
+        sum.0 += volume["packets"].as_u64().unwrap();
+        sum.1 += volume["bytes"].as_u64().unwrap();
+    };
+    for session in mirror["sessions"].as_array().unwrap() {
+        for counts in [&session["ingress"], &session["egress"]] {
+            add(&mut ledger.matched, &counts["matched"]);
+            add(&mut ledger.mirrored, &counts["mirrored"]);
+            counts["skipped"].as_object().unwrap().values().for_each(|volume| add(&mut ledger.skipped, volume));
+            ledger.too_big += counts["skipped"]["too-big"]["packets"].as_u64().unwrap_or(0);
+            ledger.fragmented += counts["fragmented"]["packets"].as_u64().unwrap();
+        }
+    }
+    ledger
+}
+
+const OUT_ETHER: &str = "02:00:00:00:83:01";
+const IDS_ETHER: &str = "02:00:00:00:83:02";

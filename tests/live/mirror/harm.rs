@@ -1,0 +1,130 @@
+//! Mirroring must not harm the host: no loops, no way in, and nothing lost by what others do to it.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use flowtap_tests::Dir;
+use flowtap_tests::program::flowtap;
+
+use super::super::daemon::{Daemon, in_each_plane};
+use super::super::net::{hear, inside, must, namespaced, python, tool, until_ready};
+use super::{ALL, Collector, ledger, start};
+
+#[test]
+fn own_copies_are_neither_mirrored_nor_logged() {
+    in_each_plane(watches_its_underlay);
+}
+
+fn watches_its_underlay(plane: &str) {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let dir = Dir::new();
+    let config = ALL.replace("interface = \"near0\"", "interface = \"*\"");
+    let daemon = start(plane, &net, &dir, &format!("{config}\n[[interface]]\nname = \"out0\"\n"));
+    let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
+    let capture = collector.capture(&dir);
+    net.send(100, 0);
+    assert_eq!(capture.receiver(1514).copies().len(), 100);
+    assert_eq!(ledger(&dir).mirrored.0, 100);
+    let records = daemon.finish();
+    assert_eq!((records.sum("dstport=4789").0, records.sum("dstport=5000").0), (0, 100));
+}
+
+#[test]
+fn two_that_mirror_to_each_other_make_no_storm() {
+    in_each_plane(face_each_other);
+}
+
+fn face_each_other(plane: &str) {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let (dir, other) = (Dir::new(), Dir::new());
+    let config = ALL.replace("interface = \"near0\"", "interface = \"*\"");
+    let here = start(plane, &net, &dir, &format!("{config}\n[[interface]]\nname = \"out0\"\n"));
+    other.add("m.toml", config.replace("near0", "ids0").replace("10.83.0.2", "10.83.0.1"));
+    let command = namespaced(&collector.namespace, flowtap().to_str().unwrap(), &["run"]);
+    let arguments = ["--config", "m.toml", "--capture", plane];
+    let there = Daemon::launch(command, &other, other.path("logs"), &arguments);
+    sleep(Duration::from_millis(1200));
+    let _listener = net.listener();
+    net.send(100, 0);
+    sleep(Duration::from_secs(2));
+    let script = "cd /sys/class/net/ids0/statistics; cat rx_packets tx_packets";
+    let output = namespaced(&collector.namespace, "sh", &["-c", script]).output().unwrap();
+    let counts = String::from_utf8(output.stdout).unwrap();
+    let [received, sent]: [u64; 2] =
+        counts.lines().map(|count| count.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap();
+    // Each copy may be answered, and mirrored once by the other.
+    assert!((100..=300).contains(&received) && sent <= 300, "{received} in, {sent} out");
+    ledger(&dir);
+    drop((here, there));
+}
+
+#[test]
+fn nothing_comes_in_through_the_tunnel_device() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let dir = Dir::new();
+    let count = "import socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.1', 5000))\n\
+                 print('ready', flush=True); s.settimeout(1.5)\nn = 0\n\
+                 try:\n    while s.recv(100): n += 1\nexcept TimeoutError: pass\nsys.exit(10 + n)\n";
+    let received = |device: &str| {
+        let show = ["-c", &format!("cat /sys/class/net/{device}/address")];
+        let output = namespaced(&net.near, "sh", &show).output().unwrap();
+        let ether = String::from_utf8(output.stdout).unwrap().trim().replace(':', "");
+        assert_eq!(ether.len(), 12, "{device} is there");
+        let mut counter = until_ready(&mut namespaced(&net.near, "python3", &["-c", count]));
+        python(&collector.namespace, &INJECTION.replace("ETHER", &ether));
+        counter.0.wait().unwrap().code().unwrap() - 10
+    };
+    // A device of the kernel's own lets it in.
+    inside(&net.near, "sh", &["-ec", "ip link add open0 type vxlan id 4242 dstport 4789; ip link set open0 up"]);
+    assert_eq!(received("open0"), 10);
+    inside(&net.near, "ip", &["link", "del", "open0"]);
+    let daemon = start("ebpf", &net, &dir, ALL);
+    assert_eq!(received("flowtap-v4789"), 0);
+    daemon.finish();
+}
+
+/// Ten datagrams to 10.9.0.1:5000, each in a VXLAN packet to the tapped host.
+const INJECTION: &str = "import socket, struct
+data = struct.pack('!4H', 4000, 5000, 12, 0) + b'evil'
+ip = struct.pack('!2B3H2BH', 0x45, 0, 32, 1, 0, 64, 17, 0) + bytes([10, 9, 0, 2, 10, 9, 0, 1])
+words = sum(struct.unpack('!10H', ip)); words = (words & 0xffff) + (words >> 16); words = (words & 0xffff) + (words >> 16)
+ip = ip[:10] + struct.pack('!H', words ^ 0xffff) + ip[12:]
+frame = bytes.fromhex('ETHER020000000902') + struct.pack('!H', 0x0800) + ip + data
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for i in range(10): s.sendto(struct.pack('!II', 0x08000000, 4242 << 8) + frame, ('10.83.0.1', 4789))
+";
+
+#[test]
+fn a_tunnel_device_that_is_taken_away_is_made_again_and_goes_in_the_end() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let dir = Dir::new();
+    let mut daemon = start("ebpf", &net, &dir, ALL);
+    let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
+    let capture = collector.capture(&dir);
+    net.send(50, 0);
+    inside(&net.near, "ip", &["link", "del", DEVICE]);
+    net.send(50, 0);
+    daemon.until(|log| log.contains("it has been made again"));
+    net.send(50, 0);
+    let copies = capture.receiver(1514).copies().len() as u64;
+    let counts = ledger(&dir);
+    assert_eq!((counts.matched.0, counts.mirrored.0), (150, copies));
+    assert!((100..=150).contains(&copies), "{copies}");
+    assert_eq!(daemon.finish().sum("dstport=5000").0, 150);
+    assert!(!tool("ip", &["-n", &net.near, "link", "show", DEVICE]), "the device stays");
+
+    let mut daemon = start("ebpf", &net, &dir, ALL);
+    must("kill", &["-KILL", &daemon.pid()]);
+    daemon.wait();
+    assert!(tool("ip", &["-n", &net.near, "link", "show", DEVICE]), "a crash leaves the device");
+    let daemon = start("ebpf", &net, &dir, ALL);
+    sleep(Duration::from_secs(1));
+    let capture = collector.capture(&dir);
+    net.send(20, 0);
+    assert_eq!(capture.receiver(1514).copies().len(), 20);
+    ledger(&dir);
+    daemon.finish();
+    assert!(!tool("ip", &["-n", &net.near, "link", "show", DEVICE]), "the device stays");
+}
+
+const DEVICE: &str = "flowtap-v4789";
