@@ -186,7 +186,11 @@ fn questions_that_make_no_sense() {
 #[test]
 fn check_prints_what_is_mirrored_and_says_what_is_seldom_meant() {
     let dir = Dir::new();
-    dir.add("flowtap.toml", CONFIG.replace("number = 5\n", "number = 5\npacket-length = 128\n"));
+    let text = CONFIG.replace("number = 5\n", "number = 5\npacket-length = 128\n");
+    dir.add("dropped.toml", &text);
+    let refusal = dir.flowtap(&["check", "dropped.toml"]).failure(2);
+    assert!(refusal.contains("mirror filter `dropped`: rule 10 has `verdict = \"rejected\"`"), "{refusal}");
+    dir.add("flowtap.toml", text.replace("verdict = \"rejected\"", "protocol = \"udp\""));
     let run = dir.flowtap(&["check", "flowtap.toml"]);
     assert!(run.stderr.contains("flowtap: warning: mirror session 5: `packet-length = 128` cuts"), "{}", run.stderr);
     assert!(

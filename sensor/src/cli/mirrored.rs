@@ -42,7 +42,7 @@ pub(super) struct MirroredArgs {
     #[arg(long, value_name = "BYTES", default_value_t = WIRE_MTU_DEFAULT, value_parser = clap::value_parser!(u32).range(576..=65_535), help_heading = MIRRORING)]
     wire_mtu: u32,
 
-    /// Longest outer IP packet written by --mirror-to; longer ones are fragmented, or skipped where the session says so
+    /// The longest outer IP packet that --mirror-to writes; longer ones are fragmented, or skipped where the session says so
     /// [default: no limit]
     #[arg(long, value_name = "BYTES", requires = "mirror_to", value_parser = clap::value_parser!(u32).range(576..=65_535), help_heading = MIRRORING)]
     path_mtu: Option<u32>,

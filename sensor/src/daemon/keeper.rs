@@ -108,6 +108,11 @@ impl Keeper {
         {
             return Err(format!("{why}: the kernel plane can't do that; restart for the packet plane").into());
         }
+        if !self.overview.feed.may_change() {
+            return Err(STILL_TO_COME.into());
+        }
+        // What may be refused comes first: then nothing is changed. Mirroring changes at once.
+        self.overview.mirrors.change(mirror)?;
         let interval_secs = recording.rules.interval_secs;
         let changes = &self.changes;
         let limits = share(limits, self.workers);
@@ -116,14 +121,15 @@ impl Keeper {
             changes.send(Change { generation, recording, sink }).ok();
             watcher.change_rhythm(Rhythm::new(from, interval_secs));
         });
-        let from =
-            changed.ok_or("the configuration before is still to come at the end of this interval: try again then")?;
+        let from = changed.ok_or(STILL_TO_COME)?;
         self.overview.reloaded(interval_secs);
-        self.overview.mirrors.change(mirror)?;
         self.watcher.change(from, watch);
         Ok(from)
     }
 }
+
+/// Why a reload is refused in the interval of another one.
+const STILL_TO_COME: &str = "the configuration before is still to come at the end of this interval: try again then";
 
 /// Waits for a signal or a client, but not longer than until the interfaces are due to be looked at.
 fn wait(signals: &Signals, listener: Option<&UnixListener>) {

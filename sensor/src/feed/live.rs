@@ -72,6 +72,12 @@ impl LiveFeed {
         Some(from)
     }
 
+    /// Whether no earlier change is still to come.
+    pub fn may_change(&self) -> bool {
+        let now = (self.clock)();
+        self.lock().planner.windows.may_change(now)
+    }
+
     /// Lets workers end that wait for one that never will.
     pub fn abandon(&self) {
         self.lock().running = 0;

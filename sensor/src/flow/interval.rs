@@ -128,7 +128,7 @@ impl Windows {
     /// Changes the length of the intervals, and with it the configuration, at the end of the interval of `now`; says
     /// when that is. `None` while an earlier change is still to come.
     pub fn change(&mut self, now: Timestamp, length_secs: u32) -> Option<Timestamp> {
-        if now.0 < self.newest.rhythm.from.0 {
+        if !self.may_change(now) {
             return None;
         }
         let before = self.newest;
@@ -139,6 +139,11 @@ impl Windows {
         self.former = Some(before);
         self.newest = Epoch { generation, rhythm: Rhythm::new(Timestamp(from_ns), length_secs) };
         Some(Timestamp(from_ns))
+    }
+
+    /// Whether no earlier change is still to come.
+    pub fn may_change(&self, now: Timestamp) -> bool {
+        now.0 >= self.newest.rhythm.from.0
     }
 
     /// The configuration of the newest intervals.
