@@ -215,9 +215,9 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
     let limits = share(limits, workers);
     let mut watcher = Watcher::new(plane, watch, interfaces.clone(), roster.clone());
     watcher.scan(started);
-    // Its taps come and go with their interfaces, so the right to open them is kept.
-    let rights = if mirror.is_some() { rights | CapabilitySet::NET_RAW } else { rights };
     let prepared = mirrors::prepare(mirror, told.mirrors_in_kernel(capture))?;
+    // The taps of a thread come and go with their interfaces, so the right to open them is kept.
+    let rights = if prepared.needs_taps() { rights | CapabilitySet::NET_RAW } else { rights };
     privileges::give_up(user.as_ref(), rights)?;
     let mirrors = Mirrors::start(prepared, &clock)?;
     let user = user.map(|user| user.name);

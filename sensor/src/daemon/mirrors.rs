@@ -43,6 +43,17 @@ pub(super) struct Prepared {
     kernel: Option<Box<kernel::KernelMirrors>>,
 }
 
+impl Prepared {
+    /// Whether a thread will tap interfaces, for which it must open packet sockets.
+    pub(super) fn needs_taps(&self) -> bool {
+        #[cfg(feature = "ebpf")]
+        let in_kernel = self.kernel.is_some();
+        #[cfg(not(feature = "ebpf"))]
+        let in_kernel = false;
+        self.setup.is_some() && !in_kernel
+    }
+}
+
 /// Does what takes more rights than a run keeps. Makes no threads.
 ///
 /// # Errors
