@@ -91,8 +91,9 @@ impl<'a> Capture<'a> {
             "--immediate-mode",
             "-B",
             "65536",
+            // A slot of the kernel's buffer is as long as this: frames of 256 KB would leave room for a few hundred.
             "-s",
-            "0",
+            "9216",
             "-w",
             file.to_str().unwrap(),
         ];
