@@ -80,6 +80,12 @@ fn metrics_and_status_agree_and_the_ledger_balances() {
     assert_eq!(of("flowtap_frames_offered_total"), sum("flowtap_interface_frames_total"));
     assert_eq!(of("flowtap_ledger_balances"), 1.0);
 
+    // Interfaces are told in the order in which they came.
+    let place = |name: &str| {
+        let watched = status["interfaces"].as_array().unwrap();
+        watched.iter().position(|interface| interface["name"] == name).unwrap()
+    };
+    let (near, lo) = (place("near0"), place("lo"));
     let told = |path: &str| match status.pointer(path) {
         Some(Value::Number(number)) => number.as_f64().unwrap(),
         other => panic!("{path} is {other:?} in {status}"),
@@ -96,9 +102,9 @@ fn metrics_and_status_agree_and_the_ledger_balances() {
         ("flowtap_rows_total{kind=\"nodata\"}", "/rows/nodata"),
         ("flowtap_rows_total{kind=\"skipdata\"}", "/rows/skipdata"),
         ("flowtap_rows_late_total", "/rows/late"),
-        ("flowtap_interface_frames_total{interface=\"near0\"}", "/interfaces/1/frames"),
-        ("flowtap_interface_packets_lost_total{interface=\"near0\"}", "/interfaces/1/drops"),
-        ("flowtap_interface_frames_total{interface=\"lo\"}", "/interfaces/0/frames"),
+        ("flowtap_interface_frames_total{interface=\"near0\"}", &format!("/interfaces/{near}/frames")),
+        ("flowtap_interface_packets_lost_total{interface=\"near0\"}", &format!("/interfaces/{near}/drops")),
+        ("flowtap_interface_frames_total{interface=\"lo\"}", &format!("/interfaces/{lo}/frames")),
         ("flowtap_flow_table_flows_peak", "/flow-table/peak"),
         ("flowtap_flow_table_early_drains_total", "/flow-table/early-drains"),
         ("flowtap_policy_flows_unjudged_total", "/policy/unjudged"),

