@@ -12,7 +12,7 @@ use flowtap_tests::program::{command, flowtap};
 use flowtap_tests::{Dir, Run};
 use serde_json::Value;
 
-use super::net::{Net, Process, must, namespaced};
+use super::net::{Net, Process, comes_true, must, namespaced};
 use super::records::Records;
 
 /// A running daemon in the near namespace. Its records are in `logs/` of the directory, its own words in `log.txt`.
@@ -103,14 +103,13 @@ impl<'a> Daemon<'a> {
     /// Waits for something in the log.
     #[track_caller]
     pub(super) fn until(&mut self, wanted: impl Fn(&str) -> bool) {
-        for _ in 0..200 {
-            if wanted(&self.log()) {
-                return;
-            }
-            assert!(self.process.0.try_wait().unwrap().is_none(), "it ended and said:\n{}", self.log());
-            sleep(Duration::from_millis(50));
-        }
-        panic!("it never came; the log says:\n{}", self.log());
+        let came = comes_true(|| {
+            let has_ended = self.process.0.try_wait().unwrap().is_some();
+            let is_so = wanted(&self.log());
+            assert!(is_so || !has_ended, "it ended and said:\n{}", self.log());
+            is_so
+        });
+        assert!(came, "it never came; the log says:\n{}", self.log());
     }
 
     pub(super) fn pid(&self) -> String {

@@ -17,7 +17,7 @@ use flowtap_tests::mirror::{Receiver, read_pcap};
 use serde_json::Value;
 
 use super::daemon::{Daemon, status};
-use super::net::{Net, Process, has, inside, must, namespaced, tool};
+use super::net::{Net, Process, comes_true, has, inside, must, namespaced, tool};
 
 /// The namespace of the collector: `out0` (10.83.0.1) in the near one leads to `ids0` (10.83.0.2) here.
 struct Collector {
@@ -99,13 +99,9 @@ impl<'a> Capture<'a> {
         ];
         let mut command = namespaced(namespace, "tcpdump", &[&options, arguments].concat());
         let process = Process(command.stderr(fs::File::create(&words).unwrap()).spawn().unwrap());
-        for _ in 0..200 {
-            if fs::read_to_string(&words).unwrap().contains("listening on") {
-                return Self { process, dir, name: device.to_owned() };
-            }
-            sleep(Duration::from_millis(25));
-        }
-        panic!("tcpdump said: {}", fs::read_to_string(&words).unwrap());
+        let listens = comes_true(|| fs::read_to_string(&words).unwrap().contains("listening on"));
+        assert!(listens, "tcpdump said: {}", fs::read_to_string(&words).unwrap());
+        Self { process, dir, name: device.to_owned() }
     }
 
     /// Ends when nothing more comes, and gives all frames.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use flowtap_tests::Dir;
 
 use super::daemon::{DATAGRAM_BYTES, Daemon, PLANES, in_both_planes, udp};
-use super::net::{Beyond, Net, bpf, datagrams, hear, inside, namespaced, nftables, until_ready};
+use super::net::{Beyond, Net, bpf, comes_true, datagrams, hear, inside, namespaced, nftables, until_ready};
 
 #[test]
 fn two_daemons_on_one_interface_count_everything_each() {
@@ -96,13 +96,7 @@ fn a_killed_daemon_leaves_no_program_behind() {
     net.send(40, 0);
     // The Process ends by SIGKILL, with those forty in the open interval.
     drop(daemon);
-    for _ in 0..100 {
-        if linked(&net) == ["0", "0"] {
-            break;
-        }
-        sleep(Duration::from_millis(20));
-    }
-    assert_eq!(linked(&net), ["0", "0"]);
+    assert!(comes_true(|| linked(&net) == ["0", "0"]), "{:?}", linked(&net));
     sleep(Duration::from_millis(1100));
     let daemon = Daemon::start_in("ebpf", &net, &dir, &arguments);
     assert_eq!(linked(&net), ["1", "1"]);

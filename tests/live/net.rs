@@ -219,14 +219,25 @@ pub(super) fn hear(namespace: &str, ports: &[u16]) -> Process {
 #[track_caller]
 pub(super) fn until_bound(namespace: &str, protocol: &str, port: u16) {
     let arguments = ["-Hln", protocol, "sport", "=", &format!(":{port}")];
-    for _ in 0..100 {
-        if !namespaced(namespace, "ss", &arguments).output().unwrap().stdout.is_empty() {
-            return;
-        }
-        sleep(Duration::from_millis(50));
-    }
-    panic!("nobody listens on {port}");
+    let listens = || !namespaced(namespace, "ss", &arguments).output().unwrap().stdout.is_empty();
+    assert!(comes_true(listens), "nobody listens on {port}");
 }
+
+/// Waits until something is so; `false` if it does not come within [`PATIENCE`].
+pub(super) fn comes_true(mut is_so: impl FnMut() -> bool) -> bool {
+    for _ in 0..PATIENCE.as_millis() / BETWEEN_LOOKS.as_millis() {
+        if is_so() {
+            return true;
+        }
+        sleep(BETWEEN_LOOKS);
+    }
+    false
+}
+
+/// How long a busy machine may take to do the next thing: the kernel's verifier alone may take seconds there.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
 
 /// Runs a script, and answers what it wrote.
 #[track_caller]

@@ -11,7 +11,7 @@ use flowtap_tests::Dir;
 use flowtap_tests::program::flowtap;
 
 use super::daemon::{Daemon, ask};
-use super::net::{Net, Process, must, namespaced};
+use super::net::{Net, PATIENCE, Process, must, namespaced};
 
 /// A service manager that listens.
 struct Manager {
@@ -56,9 +56,6 @@ impl Manager {
         format!("the log says:\n{}", fs::read_to_string(&self.log).unwrap_or_default())
     }
 }
-
-/// How long a busy machine may take to say the next thing.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn the_manager_hears_of_start_reload_life_and_stop() {
