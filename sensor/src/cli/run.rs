@@ -145,6 +145,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
                 rejected,
                 rejected_after_counting,
                 rows = rows.rows,
+                nodata = rows.rows_nodata,
+                skipdata = rows.rows_skipdata,
                 "stopped"
             );
             if frames.balances() && rows.balances(&frames) {
