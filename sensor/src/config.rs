@@ -141,6 +141,7 @@ impl Settings {
             vpc_cidrs: flags.vpc_cidr.iter().map(|cidr| cidr.0).collect(),
             subnet_cidrs: flags.subnet_cidr.iter().map(|cidr| cidr.0).collect(),
             local: flags.local.iter().map(|cidr| cidr.0).collect(),
+            primary_address: None,
         };
         let live = LiveSettings {
             watch: match flags.live.watch {

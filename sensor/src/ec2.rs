@@ -186,13 +186,14 @@ fn hardware_address(text: &str) -> Option<[u8; 6]> {
 }
 
 /// What is asked of each interface: our key, the service's page, and whether there may be none.
-const INTERFACE_PAGES: [(&str, &str, bool); 6] = [
+const INTERFACE_PAGES: [(&str, &str, bool); 7] = [
     ("interface-id", "interface-id", false),
     ("subnet-id", "subnet-id", false),
     ("vpc-id", "vpc-id", false),
     ("vpc-cidr", "vpc-ipv4-cidr-block", true),
     ("subnet-cidr", "subnet-ipv4-cidr-block", true),
     ("subnet-cidr", "subnet-ipv6-cidr-blocks", true),
+    ("primary-address", "local-ipv4s", true),
 ];
 
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";

@@ -11,6 +11,7 @@ mod pass;
 mod row;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -58,6 +59,9 @@ pub struct InterfaceFacts {
     pub classifier: Classifier,
     /// Which addresses are its own side.
     pub local: LocalNetworks,
+    /// What stands in `srcaddr` or `dstaddr` for its own side of IPv4 packets, if not what the packet has: AWS, "Flow
+    /// log limitations".
+    pub stand_in: Option<Ipv4Addr>,
 }
 
 /// Tells what is known of an interface that has come up in the capture.

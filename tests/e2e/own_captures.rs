@@ -78,6 +78,36 @@ fn every_link_type_gives_the_same_flows() {
     }
 }
 
+/// AWS has an interface's primary address for its own side, and the packet's own address beside it.
+#[test]
+fn with_parity_an_interface_has_one_address() {
+    let dir = Dir::new();
+    dir.add_capture("raw-ip.pcap");
+    let known =
+        "[[interface]]\nname = '*'\nlocal = ['10.0.1.0/24', '2001:db8:1:1::/64']\nprimary-address = '10.0.1.5'\n";
+    dir.add("plain.toml", known);
+    dir.add("parity.toml", format!("aws-parity = true\n{known}"));
+    let rows = |configuration| {
+        let format = "${srcaddr} ${dstaddr} ${pkt-srcaddr} ${pkt-dstaddr}";
+        let log = dir.replay(&["raw-ip.pcap", "--config", configuration, "-f", format]).success();
+        let mut rows: Vec<String> = log.lines().skip(1).map(str::to_owned).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    };
+    let (own, peer) = ("2001:db8:1:1::10", "2001:db8:ff::80");
+    let ipv6 = [format!("{own} {peer} {own} {peer}"), format!("{peer} {own} {peer} {own}")];
+    let expected = |shown: &str| {
+        let ipv4 = [
+            format!("{shown} 198.51.100.80 10.0.1.10 198.51.100.80"),
+            format!("198.51.100.80 {shown} 198.51.100.80 10.0.1.10"),
+        ];
+        [ipv4, ipv6.clone()].concat()
+    };
+    assert_eq!(rows("plain.toml"), expected("10.0.1.10"));
+    assert_eq!(rows("parity.toml"), expected("10.0.1.5"));
+}
+
 /// Nothing is known of the host: the account is `unknown`, the interface is called after the file.
 #[test]
 fn fragments_belong_to_their_first_one() {

@@ -142,3 +142,30 @@ fn an_interface_that_readers_share_is_counted_once() {
         assert_eq!(sums.get(&flow), Some(&(5, 5 * DATAGRAM_BYTES)), "{flow:?}\n{log}");
     }
 }
+
+#[test]
+fn as_aws_has_it_an_interface_has_one_address() {
+    in_each_plane(has_one_address);
+}
+
+fn has_one_address(plane: &str) {
+    let Some(net) = Net::new() else { return };
+    let dir = Dir::new();
+    inside(&net.near, "ip", &["addr", "add", "10.9.0.7/24", "dev", "near0"]);
+    let _listener = net.listener();
+    dir.add("flowtap.toml", "aws-parity = true\n[[interface]]\nname = 'near0'\n");
+    let daemon = Daemon::start_wide(plane, &net, &dir, &["--config", "flowtap.toml", "--interval", "60s"]);
+    let exchange = "import socket\n\
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', 4000))\n\
+        for i in range(3): s.sendto(b'x', ('10.9.0.7', 5000))\n";
+    inside(&net.far, "python3", &["-c", exchange]);
+    let answer = "import socket\n\
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.7', 4001))\n\
+        s.sendto(b'x', ('10.9.0.2', 9))\n";
+    inside(&net.near, "python3", &["-c", answer]);
+    sleep(Duration::from_millis(300));
+    let records = daemon.finish();
+    assert_eq!(records.sum("protocol=17 srcaddr=10.9.0.2 dstaddr=10.9.0.1 dstport=5000").0, 3, "{plane}: {records:?}");
+    assert_eq!(records.sum("protocol=17 srcaddr=10.9.0.1 srcport=4001 dstaddr=10.9.0.2").0, 1, "{plane}: {records:?}");
+    assert_eq!((records.sum("srcaddr=10.9.0.7").0, records.sum("dstaddr=10.9.0.7").0), (0, 0), "{plane}");
+}

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -173,11 +174,17 @@ pub(super) fn read_config(path: &Path) -> anyhow::Result<RawConfig> {
     RawConfig::parse(&read_text(path)?).with_context(|| path.display().to_string())
 }
 
-/// How flows become records, on so many threads.
+/// How flows become records, on so many threads. `primary_address` says what an interface has for one if the
+/// configuration does not.
 ///
 /// # Errors
 /// When the policy can't be read or is wrong, or a value of the configuration can't stand in a record.
-pub(super) fn recording(settings: &Settings, format: &Format, threads: NonZeroUsize) -> anyhow::Result<Recording> {
+pub(super) fn recording(
+    settings: &Settings,
+    format: &Format,
+    threads: NonZeroUsize,
+    primary_address: fn(&str) -> Option<Ipv4Addr>,
+) -> anyhow::Result<Recording> {
     let policy = settings.policy.as_deref().map(read_policy).transpose()?;
     metadata(settings, "any")?;
     let settings_of = settings.clone();
@@ -191,7 +198,7 @@ pub(super) fn recording(settings: &Settings, format: &Format, threads: NonZeroUs
             seed: RandomState::new().hash_one(0),
         },
         policy,
-        describe: Box::new(move |interface| describe(&settings_of, interface)),
+        describe: Box::new(move |interface| describe(&settings_of, interface, primary_address)),
     })
 }
 
@@ -224,13 +231,19 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
 const DETAIL_FIELDS: [Field; 6] =
     [Field::XCommunityId, Field::XIcmpType, Field::XIcmpCode, Field::XVlan, Field::XEtherSrc, Field::XEtherDst];
 
-fn describe(settings: &Settings, interface: &Interface) -> InterfaceFacts {
+fn describe(
+    settings: &Settings,
+    interface: &Interface,
+    primary_address: fn(&str) -> Option<Ipv4Addr>,
+) -> InterfaceFacts {
     let known = settings.interface(&interface.name);
+    let primary = || known.primary_address.or_else(|| primary_address(&interface.name));
     InterfaceFacts {
         // The reader of the configuration has checked every value by the rules of records.
         metadata: Arc::new(metadata(settings, &interface.name).unwrap_or_default()),
         classifier: Classifier::new(&known.vpc_cidrs, &known.subnet_cidrs),
         local: LocalNetworks::new(&known.local),
+        stand_in: settings.mirror.aws_parity().then(primary).flatten(),
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
     let format: Format = settings.format.parse()?;
     let filter = settings.filter.as_deref().map(Filter::new).transpose()?;
     let workers = settings.workers.map_or_else(one_a_processor, Workers::count);
-    let recording = record::recording(&settings, &format, workers)?;
+    let recording = record::recording(&settings, &format, workers, |_| None)?;
     let interfaces = Interfaces::default();
     let (sources, mut damage) = open_all(&inputs, &interfaces);
     let opened = !sources.is_empty();

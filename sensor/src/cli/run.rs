@@ -1,6 +1,7 @@
 //! `flowtap run`: from the command line to a [`Job`] of the daemon, and to the same again when it is told to reload.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use flowtap::daemon::fence::Territory;
 use flowtap::daemon::privileges::User;
 use flowtap::daemon::state::{StateFile, try_directory};
 use flowtap::daemon::{self, Configuration, Control, Job, Watch};
+use nix::ifaddrs::getifaddrs;
 use tracing::level_filters::LevelFilter;
 
 use super::record::{self, RUNNING, RecordArgs};
@@ -192,7 +194,7 @@ impl Plan {
         learn(&mut settings);
         let workers =
             settings.workers.map_or_else(|| workers_default().max(settings.live.fanout.readers()), Workers::count);
-        let recording = record::recording(&settings, &format, workers)?;
+        let recording = record::recording(&settings, &format, workers, primary_address)?;
         let configuration = Configuration {
             watch: Watch {
                 patterns: settings.live.watch.clone(),
@@ -310,6 +312,12 @@ impl Reloader {
         })?;
         output::open(settings, format)
     }
+}
+
+/// The first IPv4 address of an interface of this host, which the kernel takes for its own packets.
+fn primary_address(interface: &str) -> Option<Ipv4Addr> {
+    let mut own = getifaddrs().ok()?.filter(|found| found.interface_name == interface);
+    own.find_map(|found| Some(found.address?.as_sockaddr_in()?.ip()))
 }
 
 /// Why these settings ask for frames, which only the packet plane has.

@@ -97,6 +97,9 @@ fn interface(raw: &RawInterface) -> Table {
     ];
     let given = lists.into_iter().filter(|(_, blocks)| !blocks.is_empty());
     table.extend(given.map(|(key, blocks)| (key.to_owned(), Value::from(blocks))));
+    if let Some(address) = settings.primary_address {
+        table.insert("primary-address".to_owned(), address.to_string().into());
+    }
     table
 }
 

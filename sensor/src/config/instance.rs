@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 
 use super::Settings;
 use super::interface::{InterfaceSettings, Label, check_metadata};
-use super::value::{SubnetCidr, ValueError, VpcCidr};
+use super::value::{PrimaryAddress, SubnetCidr, ValueError, VpcCidr};
 
 /// What is known of the host and of its interfaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,15 +38,19 @@ impl InstanceFacts {
         Ok(())
     }
 
-    /// Takes a field of one interface, or its `vpc-cidr` or `subnet-cidr`; a second block is a further one.
+    /// Takes a field of one interface, or its `vpc-cidr`, `subnet-cidr` or `primary-address`. A second block is a further
+    /// one; of several addresses the first is the primary one.
     ///
     /// # Errors
-    /// A value that can't stand in a record, or is no block.
+    /// A value that can't stand in a record, or is no block or address.
     pub fn tell_of(&mut self, interface: &str, key: &str, value: &str) -> Result<(), ValueError> {
         let known = self.interfaces.entry(interface.to_owned()).or_default();
         match key {
             "vpc-cidr" => known.vpc_cidrs.push(value.parse::<VpcCidr>().map(|block| -> Ipv4Net { block.0 })?),
             "subnet-cidr" => known.subnet_cidrs.push(value.parse::<SubnetCidr>()?.0),
+            "primary-address" => {
+                known.primary_address.get_or_insert(value.parse::<PrimaryAddress>()?.0);
+            }
             _ => {
                 check_metadata(key, value)?;
                 known.metadata.insert(key.to_owned(), value.to_owned());
@@ -106,6 +110,8 @@ mod tests {
             ("vpc-cidr", "10.0.0.0/16"),
             ("subnet-cidr", "10.0.1.0/24"),
             ("subnet-cidr", "2001:db8:1::/64"),
+            ("primary-address", "10.0.1.5"),
+            ("primary-address", "10.0.1.6"),
         ] {
             facts.tell_of("eth0", key, value).unwrap();
         }
@@ -129,6 +135,7 @@ mod tests {
         assert_eq!((field("instance-id"), field("interface-id")), (Some("i-1"), Some("eni-1")));
         assert_eq!(eth0.vpc_cidrs, ["10.0.0.0/16".parse().unwrap()]);
         assert_eq!(eth0.subnet_cidrs.len(), 2);
+        assert_eq!(eth0.primary_address, Some([10, 0, 1, 5].into()));
         let other = settings.interface("docker0").metadata;
         assert_eq!((other["interface-id"].as_str(), other["instance-id"].as_str()), ("docker0", "i-1"));
         assert!(!other.contains_key("vpc-id"));

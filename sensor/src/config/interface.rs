@@ -1,6 +1,7 @@
 //! What configuration knows of an interface: `[[interface]]` in the file, and the flags that speak for all of them.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -8,7 +9,7 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::glob::Glob;
-use super::value::{Cidr, List, SubnetCidr, ValueError, VpcCidr, read_as_text};
+use super::value::{Cidr, List, PrimaryAddress, SubnetCidr, ValueError, VpcCidr, read_as_text};
 
 /// What is known of one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +22,8 @@ pub struct InterfaceSettings {
     pub subnet_cidrs: Vec<IpNet>,
     /// What is on its own side of the wire.
     pub local: Vec<IpNet>,
+    /// Its primary private address, which AWS writes in place of its others.
+    pub primary_address: Option<Ipv4Addr>,
 }
 
 impl InterfaceSettings {
@@ -30,6 +33,7 @@ impl InterfaceSettings {
         replace_if_given(&mut self.vpc_cidrs, &upper.vpc_cidrs);
         replace_if_given(&mut self.subnet_cidrs, &upper.subnet_cidrs);
         replace_if_given(&mut self.local, &upper.local);
+        self.primary_address = upper.primary_address.or(self.primary_address);
     }
 }
 
@@ -116,6 +120,10 @@ impl<'de> Visitor<'de> for RawInterfaceVisitor {
                     let List(blocks): List<SubnetCidr> = map.next_value()?;
                     settings.subnet_cidrs = blocks.into_iter().map(|block| block.0).collect();
                 }
+                "primary-address" => {
+                    let PrimaryAddress(address) = map.next_value()?;
+                    settings.primary_address = Some(address);
+                }
                 "local" => {
                     let List(blocks): List<Cidr> = map.next_value()?;
                     settings.local = blocks.into_iter().map(|block| block.0).collect();
@@ -190,11 +198,12 @@ const TAG_KEYS: [&str; 6] =
     ["instance-tag", "instance-tag-2", "interface-tag", "interface-tag-2", "asg-tag", "asg-tag-2"];
 
 /// Our own keys, then the flow-log fields that come from configuration, in the order of the specification.
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 35] = [
     "name",
     "vpc-cidr",
     "subnet-cidr",
     "local",
+    "primary-address",
     INTERFACE_ID,
     "vpc-id",
     "subnet-id",

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::marker::PhantomData;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -63,6 +64,20 @@ impl FromStr for VpcCidr {
     }
 }
 
+/// The primary private address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrimaryAddress(pub Ipv4Addr);
+
+impl FromStr for PrimaryAddress {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let address =
+            text.parse().map_err(|_| ValueError::new(text, "a primary address", "it is IPv4, like `10.0.1.5`"));
+        address.map(Self)
+    }
+}
+
 /// The block of a subnet: with room for the router at base + 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubnetCidr(pub IpNet);
@@ -92,7 +107,7 @@ macro_rules! read_as_text {
 }
 pub(crate) use read_as_text;
 
-read_as_text!(Cidr, VpcCidr, SubnetCidr);
+read_as_text!(Cidr, VpcCidr, SubnetCidr, PrimaryAddress);
 
 /// What [`read_as_text`] stands on.
 pub(crate) fn parse_scalar<'de, D, T>(deserializer: D) -> Result<T, D::Error>

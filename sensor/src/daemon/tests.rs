@@ -155,6 +155,7 @@ fn recording(interval_secs: u32) -> Recording {
                 metadata: Arc::new(metadata),
                 classifier: Classifier::new(&[], &[]),
                 local: LocalNetworks::new(&[]),
+                stand_in: None,
             }
         }),
     }

@@ -98,6 +98,7 @@ impl Pass<'_> {
                 counts.omitted_bytes += flow.counts.bytes;
                 continue;
             }
+            facts.stand_in(&mut record.flow);
             take(record)?;
             counts.rows += 1;
             counts.rows_rejected += u64::from(record.flow.action == Some(Action::Reject));

@@ -39,6 +39,22 @@ impl InterfaceFacts {
     }
 }
 
+impl InterfaceFacts {
+    /// Puts the stand-in where AWS has the interface's primary address, whichever address the packet had: to where it
+    /// came in, and from where it went out. Its other side stays, and so does IPv6.
+    pub(super) fn stand_in(&self, flow: &mut Flow) {
+        let Some(stand_in) = self.stand_in else { return };
+        let own_side = match flow.direction {
+            Some(FlowDirection::Ingress) => &mut flow.dstaddr,
+            Some(FlowDirection::Egress) => &mut flow.srcaddr,
+            None => return,
+        };
+        if own_side.is_some_and(|address| address.is_ipv4()) {
+            *own_side = Some(stand_in.into());
+        }
+    }
+}
+
 impl Rules {
     /// Makes `record` this flow's, or says why the flow gets none.
     pub(super) fn fill(
@@ -121,6 +137,40 @@ const ICMPV6: u8 = 58;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classify::{Classifier, LocalNetworks};
+    use std::net::IpAddr;
+
+    #[test]
+    fn aws_has_the_primary_address_for_the_interfaces_own_side() {
+        let facts = InterfaceFacts {
+            metadata: Arc::default(),
+            classifier: Classifier::new(&[], &[]),
+            local: LocalNetworks::new(&[]),
+            stand_in: Some([10, 0, 1, 5].into()),
+        };
+        let shown = |direction, src: &str, dst: &str| {
+            let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+            let mut flow = Flow {
+                direction,
+                srcaddr: address(src),
+                dstaddr: address(dst),
+                pkt_srcaddr: address(src),
+                pkt_dstaddr: address(dst),
+                ..Flow::default()
+            };
+            facts.stand_in(&mut flow);
+            let packet = [flow.pkt_srcaddr, flow.pkt_dstaddr];
+            assert_eq!(packet, [address(src), address(dst)], "what the packet has stays");
+            [flow.srcaddr, flow.dstaddr].map(|address| address.unwrap().to_string())
+        };
+        // The specification's cases: a secondary address, a pod behind the interface, and what is neither.
+        let ingress = Some(FlowDirection::Ingress);
+        assert_eq!(shown(ingress, "192.0.2.1", "10.0.1.6"), ["192.0.2.1", "10.0.1.5"]);
+        assert_eq!(shown(ingress, "10.0.1.6", "100.64.0.9"), ["10.0.1.6", "10.0.1.5"]);
+        assert_eq!(shown(Some(FlowDirection::Egress), "100.64.0.9", "192.0.2.1"), ["10.0.1.5", "192.0.2.1"]);
+        assert_eq!(shown(None, "10.0.1.6", "192.0.2.1"), ["10.0.1.6", "192.0.2.1"]);
+        assert_eq!(shown(ingress, "2001:db8::1", "2001:db8::2"), ["2001:db8::1", "2001:db8::2"]);
+    }
 
     #[test]
     fn a_wild_time_is_never_before_the_epoch() {

@@ -139,6 +139,7 @@ fn job(script: Script, kept: &Kept, workers: usize, flows_max: usize) -> Job {
                 metadata: Arc::default(),
                 classifier: Classifier::new(&[], &[]),
                 local: LocalNetworks::new(&[]),
+                stand_in: None,
             }),
         },
         sink: Box::new(kept.clone()),
