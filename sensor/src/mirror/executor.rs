@@ -257,9 +257,10 @@ impl<O: Outlet> Executor<O> {
         }
         let at_tap = probe(tapped, &layout.packet, frame.direction);
         let at_drop = Probe { point: Point::Drop, ..at_tap };
-        let taken = decide(&mut self.datagrams_seen, tapped, frame.interface, &at_tap);
+        let datagrams = &mut self.datagrams_seen;
+        let taken = was_tapped.then(|| decide(datagrams, tapped, frame.interface, &at_tap)).flatten();
         let Some(found) = decide(&mut self.datagrams_dropped, tapped, frame.interface, &at_drop) else { return };
-        let is_taken = was_tapped && taken.is_some_and(|taken| taken.session == found.session);
+        let is_taken = taken.is_some_and(|taken| taken.session == found.session);
         let seen = Seen {
             captured,
             original_bytes: frame.original_bytes,
@@ -319,12 +320,10 @@ impl<O: Outlet> Executor<O> {
             }
             let envelope = Envelope { src_port: hash.source_port(), dst_port: way.dst_port, tunnel: way.tunnel };
             let (packet_length, may_fragment, outlet) = (session.packet_length, session.may_fragment, &mut self.outlet);
-            let original_bytes = seen.original_bytes;
             self.inner.for_each(seen, &plan, |wire| {
                 let inner = wire.get(..packet_length).unwrap_or(wire);
-                // What the capture did not keep is on the wire all the same.
-                let wire_bytes =
-                    if plan.is_whole { wire.len() as u64 } else { u64::from(original_bytes).max(plan.bytes) };
+                // What was not kept is on the wire all the same.
+                let wire_bytes = if plan.is_whole { wire.len() as u64 } else { plan.bytes };
                 let copy = Copied {
                     time,
                     session: found.session,

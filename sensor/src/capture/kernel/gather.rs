@@ -31,14 +31,7 @@ impl Devices {
     pub fn new(interfaces: Interfaces, reasons: HashMap<u32, DropReason>) -> Self {
         let mut ways = Ways::default();
         ways.open();
-        Self {
-            interfaces,
-            attached: HashMap::new(),
-            leaving: Vec::new(),
-            reasons,
-            ways,
-            nowhere: None,
-        }
+        Self { interfaces, attached: HashMap::new(), leaving: Vec::new(), reasons, ways, nowhere: None }
     }
 
     pub(super) fn attach(&mut self, device: u32, interface: u16) {

@@ -67,7 +67,7 @@ impl Sizes {
 }
 
 /// Room for copies of dropped packets where nobody wants any: the least there can be.
-pub const COPIES_BYTES_MIN: u32 = 4096;
+pub(super) const COPIES_BYTES_MIN: u32 = 4096;
 /// Where somebody does: some 13,000 small packets, or 1,900 of an Ethernet's size.
 pub const COPIES_BYTES: u32 = 1 << 22;
 
@@ -187,7 +187,14 @@ mod tests {
     #[test]
     fn memory_is_told_before_it_is_taken() {
         // A kernel entry of 48 bytes, key and value rounded up to eight, and a bucket of 16 for each of a power of two.
-        let sizes = Sizes { flows_max: 1000, verdicts_max: 1, fragments_max: 1, reasons_max: 1, overflow_bytes: 4096, copies_bytes: 8192 };
+        let sizes = Sizes {
+            flows_max: 1000,
+            verdicts_max: 1,
+            fragments_max: 1,
+            reasons_max: 1,
+            overflow_bytes: 4096,
+            copies_bytes: 8192,
+        };
         let flows = 2 * (1000 * (48 + 24 + 40) + 1024 * 16 + 1000 * (48 + 48 + 40) + 1024 * 16);
         let verdicts = 2 * (48 + 48 + 40 + 16);
         let others = (48 + 48 + 8 + 16) + (48 + 8 + 8 + 16) + 4096 + 8192;
