@@ -83,10 +83,12 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 /// What the kernel plane needs.
 #[cfg(feature = "ebpf")]
 fn kernel_needs(settings: &Settings) -> String {
+    let copies_drops = settings.mirror.drop_rule().is_some();
+    let and_sockets = if copies_drops { "; to send copies of what it drops CAP_NET_RAW, which it keeps" } else { "" };
     format!(
         "# kernel plane: {} MB of kernel memory for maps; CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, of which it keeps the \
-         first two",
-        settings.live.kernel.sizes(settings.mirror.drop_rule().is_some()).memory_bytes().div_ceil(1_000_000)
+         first two{and_sockets}",
+        settings.live.kernel.sizes(copies_drops).memory_bytes().div_ceil(1_000_000)
     )
 }
 

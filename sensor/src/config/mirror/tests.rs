@@ -390,7 +390,8 @@ fn what_aws_never_mirrors_has_no_rule_under_parity() {
         assert_eq!(parity(&rule).unwrap_err().to_string(), expected);
     }
     assert!(parity("number = 1, action = 'accept', service = 'dns'").is_ok());
-    let rejected = parity("number = 1, action = 'accept', verdict = 'rejected'").unwrap_err().to_string();
+    let rejected =
+        parity("direction = 'ingress', number = 1, action = 'accept', verdict = 'rejected'").unwrap_err().to_string();
     assert_eq!(rejected, "line 5: with `aws-parity`, packets that are rejected are never mirrored");
 }
 
