@@ -8,7 +8,7 @@ use flowtap_tests::mirror::{Complaint, Copy};
 use serde_json::json;
 
 use super::super::daemon::{Daemon, status};
-use super::super::net::{Beyond, FAR_ETHER, NEAR_ETHER, must, nftables, python};
+use super::super::net::{Beyond, FAR_ETHER, NEAR_ETHER, bpf, must, nftables, python, until_ready};
 use super::super::records::Records;
 use super::{Capture, Collector, Ledger, ledger, start};
 
@@ -191,6 +191,68 @@ fn one_hop_on(mut frame: Vec<u8>, hops_at: usize) -> Vec<u8> {
     }
     frame
 }
+
+/// Programs of somebody else drop packets before our own see them, and behind.
+#[test]
+fn what_tc_drops_arrives_once_wherever_that_is() {
+    around_the_tap("", 16);
+    // The thread's sockets have seen all that comes in, and nothing that goes out no further.
+    around_the_tap("offload = \"device\"\n", 12);
+}
+
+fn around_the_tap(offload: &str, already_taken: u64) {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    net.without_offloads();
+    let dir = Dir::new();
+    let all = "{ direction = \"egress\", number = 10, action = \"accept\", protocol = \"udp\" },\n  \
+               { direction = \"ingress\", number = 10, action = \"accept\", protocol = \"udp\"";
+    let config =
+        REJECTED.replace("{ direction = \"ingress\", number = 10, action = \"accept\", protocol = \"udp\"", all);
+    dir.add("m.toml", format!("{}{offload}", config.replace("5001", "5001-5013")));
+    let mut daemon = Daemon::start_wide("auto", &net, &dir, &["--config", "m.toml"]);
+    daemon.until(|log| log.contains(if offload.is_empty() { "as far as sessions say" } else { "INFO mirrored" }));
+    let places = TC_PLACES.iter().flat_map(|(place, port)| [(*place).to_owned(), "near0".to_owned(), port.to_string()]);
+    let places: Vec<_> = ["drop".to_owned()].into_iter().chain(places).collect();
+    let _droppers = until_ready(&mut bpf(&net.near, &places.iter().map(String::as_str).collect::<Vec<_>>()));
+    let copies = collector.capture(&dir);
+    for (place, port) in TC_PLACES {
+        if place.starts_with("ingress") {
+            numbered(&net.far, "10.9.0.1", port, 4, 100);
+        } else {
+            numbered(&net.near, "10.9.0.2", port, 4, 100);
+        }
+    }
+    let receiver = copies.receiver(1514);
+    receiver.assert_content();
+    for (place, port) in TC_PLACES {
+        let frames = to_port(receiver.copies(), port);
+        let payloads: Vec<_> = frames.iter().map(|copy| copy.inner[42..].to_vec()).collect();
+        assert_eq!(payloads, (0..4).map(|number| payload(port, number, 100)).collect::<Vec<_>>(), "{place} {offload}");
+        let ends = if place.starts_with("ingress") { [NEAR_ETHER, FAR_ETHER] } else { [FAR_ETHER, NEAR_ETHER] };
+        let header = ends.map(ether).concat();
+        assert!(frames.iter().all(|copy| copy.inner[..12] == header), "{place} {offload}");
+    }
+    let counts = ledger(&dir);
+    assert_eq!((counts.mirrored.0, counts.skipped.0), (24, already_taken), "{offload}");
+    let reasons = [("egress", "EGRESS", TC_PLACES[3..].iter()), ("ingress", "INGRESS", TC_PLACES[..3].iter())];
+    let line = |direction: &str, reason: &str, port: u16| format!("{port} {direction} near0 TC_{reason} 4 512");
+    let mut expected: Vec<_> = reasons
+        .into_iter()
+        .flat_map(|(direction, reason, places)| places.map(move |(_, port)| line(direction, reason, *port)))
+        .collect();
+    expected.sort();
+    assert_eq!(rejected(&daemon.finish()), expected);
+}
+
+/// Where programs drop, and what goes to which port.
+const TC_PLACES: [(&str, u16); 6] = [
+    ("ingress-first", 5001),
+    ("ingress-last", 5002),
+    ("ingress-filter", 5003),
+    ("egress-first", 5011),
+    ("egress-last", 5012),
+    ("egress-filter", 5013),
+];
 
 #[test]
 fn what_can_not_be_read_is_not_there_and_is_told() {
