@@ -23,11 +23,11 @@
 //!
 //! What AWS can't: a rule with `verdict = "rejected"` takes packets where the kernel drops them by a policy, for the drop
 //! reasons of REJECT rows, at the interface of those rows. Such a copy is made of what can be read there. It has the
-//! Ethernet header of the wire where the packet came in by one, else one of our making; it may end before the packet does
-//! (payload in pages of its own, and what is beyond 16 KiB, can't be read), and then nothing is put in the place of what is missing: the
-//! lengths in its headers are the packet's, and it is counted as partial. Copies go from the kernel through a ring buffer
-//! to [`live`], whose thread sends them, also where the kernel makes all others; there the session's rate holds for both
-//! apart.
+//! Ethernet header of the wire where the packet came in by one, else one of our making. It may end before the packet
+//! does (payload in pages of its own, and what is beyond 16 KiB, can't be read); then nothing is put in the place of what
+//! is missing: the lengths in its headers are the packet's, and it is counted as partial. Copies go from the kernel
+//! through a ring buffer to [`live`], whose thread sends them, also where the kernel makes all others; there the
+//! session's rate holds for both apart.
 
 pub mod balance;
 pub mod bucket;

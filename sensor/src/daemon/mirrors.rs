@@ -1,7 +1,8 @@
 //! Mirroring as a part of a run: begins with it or with a reload, and ends with it.
 //!
 //! Where the kernel counts, it makes the copies too; elsewhere, and where it can't make those that are asked for, a thread
-//! taps the interfaces. Of what the kernel drops it tells where it counts, and a thread sends what sessions want of that.
+//! taps the interfaces. Where it counts it also hands out copies of what it drops, and a thread sends what sessions want
+//! of these.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,13 +1,11 @@
-//! Mirroring beside a live run by a thread of its own: it taps the interfaces of sessions where the kernel does not make the
-//! copies, and takes copies of what the kernel drops where there are any.
+//! Mirroring beside a live run by a thread of its own: it taps the interfaces of sessions where the kernel does not make
+//! the copies, and takes copies of what the kernel drops where there are any ([`drops`]).
 //!
 //! Its packet sockets are not those that count flows: whatever happens here, flows are counted as without it. They see
 //! whole frames in the order of the kernel, both directions in one, with what was left to the card. Our own copies, which
 //! bear a mark, are turned away by a filter before anything is copied.
-//!
-//! Of what is dropped on its way in, the sockets have seen everything, and of what is dropped on its way out nothing: they
-//! are the first and the last on the way. The kernel's programs stand at the counting point, which tells whether a packet
-//! had passed it.
+
+mod drops;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,17 +21,18 @@ use super::executor::{Health, Rates, Tapped};
 use super::flow_hash::FlowSeed;
 use super::health::HealthChecks;
 use super::inner::{Hints, PartialChecksum};
-use super::report::{AtDrop, DropCounts, Report};
+use super::report::Report;
 use super::sender::{NetworkOutlet, Senders, WhenFull};
 use super::socket::TargetSocket;
 use super::{Executor, Mirror, Vni};
-use crate::capture::dropped::{DropSource, Dropped};
+use crate::capture::dropped::DropSource;
 use crate::capture::{Direction, Frame, LinkType, socket_filter};
 use crate::classify::Classifier;
 use crate::config::glob::Glob;
 use crate::feed::Clock;
 use crate::sys::packet_socket::{Arrival, Inbox, PacketSocket, VirtioNetHeader};
 use crate::time::{NANOS_PER_SEC, Timestamp};
+use drops::Drops;
 
 /// What to mirror, and how interfaces are known.
 #[derive(Clone)]
@@ -254,7 +253,7 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
     }
     see(&mut taps, drops.as_mut(), &mut works, &mut inbox, &mut frame_bytes);
     if let Some(drops) = &mut drops {
-        drops.look_again();
+        drops.finish(&mut works, &mut frame_bytes);
     }
     earlier.tap_drops += taps.values().filter_map(|tap| tap.socket.take_drops().ok()).sum::<u64>();
     let mut report = works.finish();
@@ -305,7 +304,7 @@ fn index_of(names: &Names, name: &str) -> Option<u16> {
 }
 
 fn wait(taps: &Taps, drops: Option<&Drops>) {
-    let readiness = drops.map(|drops| drops.source.readiness());
+    let readiness = drops.map(Drops::readiness);
     let of_drops = readiness.iter().map(|fd| PollFd::new(fd, PollFlags::IN));
     let mut waiting: Vec<_> =
         taps.values().map(|tap| PollFd::new(&tap.socket, PollFlags::IN)).chain(of_drops).collect();
@@ -373,84 +372,6 @@ fn tagged(frame: &Frame, captured: &[u8], tag: [u8; 4], frame_bytes: &mut Vec<u8
     })
 }
 
-/// What the kernel drops, on its way to the executor.
-struct Drops {
-    source: Box<dyn DropSource>,
-    /// Whether this thread's sockets are the tap.
-    taps: bool,
-    /// Our index of each interface that sessions apply to, by the kernel's. Looked up anew now and then.
-    devices: BTreeMap<u32, Option<u16>>,
-    counts: DropCounts,
-}
-
-impl Drops {
-    fn new(source: Box<dyn DropSource>, taps: bool) -> Self {
-        Self { source, taps, devices: BTreeMap::new(), counts: DropCounts::default() }
-    }
-
-    /// Has copies made if a rule of `mirror` takes any.
-    fn want(&mut self, mirror: &Mirror) {
-        self.look_again();
-        if let Err(error) = self.source.want(mirror.drop_rule().is_some()) {
-            tracing::error!(%error, "whether dropped packets are copied can't be changed");
-        }
-    }
-
-    /// At what changes by itself: to be called about once a second.
-    fn look_again(&mut self) {
-        self.devices.clear();
-        self.counts.missed = self.source.missed();
-    }
-
-    fn show(&mut self, works: &mut Works, frame_bytes: &mut Vec<u8>) {
-        let Self { source, taps, devices, counts } = self;
-        source.take(DROPS_PER_TURN, &mut |dropped| {
-            counts.copied += 1;
-            let Some(device) = dropped.device else {
-                counts.without_interface += 1;
-                return;
-            };
-            let interface = *devices.entry(device).or_insert_with(|| works.interface(device));
-            if let Some(interface) = interface {
-                show_drop(&mut works.executor, dropped, interface, *taps, frame_bytes);
-            }
-        });
-    }
-
-    fn told(&self) -> AtDrop {
-        AtDrop::Copied(self.counts.clone())
-    }
-}
-
-fn show_drop(
-    executor: &mut Executor<NetworkOutlet>,
-    dropped: &Dropped<'_>,
-    interface: u16,
-    taps: bool,
-    frame_bytes: &mut Vec<u8>,
-) {
-    let frame = Frame {
-        time: dropped.time,
-        offset: 0,
-        captured_bytes: dropped.bytes.len() as u32,
-        original_bytes: dropped.original_bytes,
-        interface,
-        link_type: dropped.link_type,
-        direction: dropped.direction,
-    };
-    let was_tapped = if taps { dropped.direction == Direction::Ingress } else { dropped.was_counted };
-    let hints = |tag_bytes: usize| Hints::Kernel {
-        checksum: dropped
-            .open_checksum
-            .map(|(start, at)| PartialChecksum { start: start + tag_bytes, at: at + tag_bytes }),
-        segment_bytes: dropped.segment_bytes,
-    };
-    match dropped.tag.and_then(|tag| tagged(&frame, dropped.bytes, tag, frame_bytes)) {
-        Some(longer) => executor.observe_drop(&longer, frame_bytes, hints(TAG_BYTES), was_tapped),
-        None => executor.observe_drop(&frame, dropped.bytes, hints(0), was_tapped),
-    }
-}
-
 /// What the kernel says was left to the card, in a frame into which a tag of `tag_bytes` was put back. Where it puts the
 /// tag in the header's account itself, the checksum is found all the same: see [`super::inner`].
 fn hints(offload: &VirtioNetHeader, tag_bytes: usize) -> Hints {
@@ -490,8 +411,6 @@ const BUFFER_BYTES: usize = 32 * 1024 * 1024;
 /// How many frames are taken from a tap at once, and how often before it is another's turn.
 const FRAMES_AT_ONCE: usize = 32;
 const READS_PER_TURN: usize = 16;
-/// How many copies of dropped packets are taken before it is the taps' turn.
-const DROPS_PER_TURN: usize = FRAMES_AT_ONCE * READS_PER_TURN;
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const MTU_DEFAULT: usize = 1500;
 const ETHERNET_ADDRESSES_BYTES: usize = 12;
