@@ -16,6 +16,7 @@ use flowtap_abi::{
 /// Entries of a map whose size comes with the configuration.
 const PLACEHOLDER_ENTRIES: u32 = 1024;
 const OVERFLOW_BYTES: u32 = 64 * 1024;
+const DROP_COPIES_BYTES: u32 = 4096;
 
 #[map]
 pub(crate) static FLOWS_V4_A: HashMap<FlowKeyV4, Counts> = HashMap::with_max_entries(PLACEHOLDER_ENTRIES, 0);
@@ -55,6 +56,18 @@ static TURN: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static DROP_REASONS: Array<u32> = Array::with_max_entries(DROP_REASONS_MAX, 0);
 
+/// Copies of dropped packets: see `verdict::copy`.
+#[map]
+pub(crate) static DROP_COPIES: RingBuf = RingBuf::with_byte_size(DROP_COPIES_BYTES, 0);
+
+/// One word: whether the sensor wants them.
+#[map]
+static DROPS_ARE_COPIED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// By number of a drop reason: packets of which no copy could be made. Only ever grows.
+#[map]
+static DROP_COPIES_MISSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(DROP_REASONS_MAX, 0);
+
 /// The error of an insertion that found the key present.
 const EEXIST: i32 = 17;
 /// The error of a lookup that found nothing.
@@ -70,6 +83,20 @@ pub(crate) fn second_generation(now_ns: u64) -> bool {
 #[inline(always)]
 pub(crate) fn drop_reason_wanted(reason: u32) -> bool {
     word(&DROP_REASONS, reason) != 0
+}
+
+/// Whether the sensor wants copies of what is dropped.
+#[inline(always)]
+pub(crate) fn drops_are_copied() -> bool {
+    word(&DROPS_ARE_COPIED, 0) != 0
+}
+
+/// Counts a dropped packet of which no copy could be made.
+#[inline(always)]
+pub(crate) fn count_missed_copy(reason: u32) {
+    if let Some(counter) = DROP_COPIES_MISSED.get_ptr_mut(reason) {
+        atomic_add(counter, 1);
+    }
 }
 
 /// A word that user space stores and programs only load; zero beyond the end.

@@ -8,6 +8,8 @@
 //! The packet is the kernel's own, in whatever state its drop left it. Every read is checked; one that fails means there
 //! is nothing to say.
 
+mod copy;
+
 use crate::{
     flows, fragments,
     headers::{self, Bytes, Fragment, Ip, Plain, Stop, Transport},
@@ -45,6 +47,8 @@ static SKB_LEN: u32 = 0;
 #[unsafe(no_mangle)]
 static SKB_NETWORK_HEADER: u32 = 0;
 #[unsafe(no_mangle)]
+static SKB_MAC_HEADER: u32 = 0;
+#[unsafe(no_mangle)]
 static SKB_PROTOCOL: u32 = 0;
 #[unsafe(no_mangle)]
 static SKB_DEVICE: u32 = 0;
@@ -65,6 +69,8 @@ static SHARED_GSO_SEGMENTS: u32 = 0;
 // `struct net_device`, `struct sock` and `struct net`.
 #[unsafe(no_mangle)]
 static DEVICE_INDEX: u32 = 0;
+#[unsafe(no_mangle)]
+static DEVICE_TYPE: u32 = 0;
 #[unsafe(no_mangle)]
 static DEVICE_NAMESPACE: u32 = 0;
 #[unsafe(no_mangle)]
@@ -91,7 +97,7 @@ impl Arguments for RawTracePointContext {
     }
 }
 
-/// Counts one dropped packet, if its reason is asked for and its namespace watched.
+/// Counts one dropped packet, if its reason is asked for and its namespace watched, and copies it if that is asked for.
 #[inline(always)]
 pub(crate) fn observe(context: &impl Arguments) -> i32 {
     let skb = context.argument(0);
@@ -123,19 +129,19 @@ fn count(skb: u64, reason: u32) -> Option<()> {
             let ip = headers::ipv4(&dropped, 0).ok()?;
             let (src, dst) = (fragments::widened(ip.src), fragments::widened(ip.dst));
             let pieces = fragments::key_v4(interface, direction, &ip);
-            count_packet(VerdictKey { src, dst, version: 4, ..key }, &dropped, &ip, pieces)
+            count_packet(skb, VerdictKey { src, dst, version: 4, ..key }, &dropped, &ip, pieces)
         }
         headers::IPV6 => {
             let ip = headers::ipv6(&dropped, 0).ok()?;
             let pieces = fragments::key_v6(interface, direction, &ip);
-            count_packet(VerdictKey { src: ip.src, dst: ip.dst, version: 6, ..key }, &dropped, &ip, pieces)
+            count_packet(skb, VerdictKey { src: ip.src, dst: ip.dst, version: 6, ..key }, &dropped, &ip, pieces)
         }
         _ => None,
     }
 }
 
 #[inline(always)]
-fn count_packet<A>(key: VerdictKey, dropped: &Dropped, ip: &Ip<A>, pieces: FragmentKey) -> Option<()> {
+fn count_packet<A>(skb: u64, key: VerdictKey, dropped: &Dropped, ip: &Ip<A>, pieces: FragmentKey) -> Option<()> {
     let (transport, protocol) = match ip.fragment {
         _ if !ip.walked => (Transport::NONE, ip.protocol),
         Fragment::Later(id) => {
@@ -161,6 +167,9 @@ fn count_packet<A>(key: VerdictKey, dropped: &Dropped, ip: &Ip<A>, pieces: Fragm
         // SAFETY: twelve words without padding, for which any bytes are valid.
         let words: [u32; 12] = unsafe { core::mem::transmute(key) };
         flows::overflow(OverflowKind::Verdict, words, key.interface, &new, error);
+    }
+    if maps::drops_are_copied() {
+        copy::make(&copy::Known::new(skb, &key, dropped));
     }
     Some(())
 }

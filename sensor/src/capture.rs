@@ -163,6 +163,7 @@ pub enum Direction {
 #[cfg(test)]
 mod corpus;
 mod counted;
+pub mod dropped;
 mod error;
 mod filter;
 mod fuzz;

@@ -20,6 +20,14 @@
 //! DHCP, instance metadata, time sync and licence activation are never mirrored, and DNS to the resolver only by
 //! the rule for that service. Packets are copied before the host's firewall sees them (ingress), so copies of what it
 //! then drops are sent all the same and can't be called back. ARP and other frames without IP are never mirrored.
+//!
+//! What AWS can't: a rule with `verdict = "rejected"` takes packets where the kernel drops them by a policy, for the drop
+//! reasons of REJECT rows, at the interface of those rows. Such a copy is made of what can be read there. It has the
+//! Ethernet header of the wire where the packet came in by one, else one of our making. It may end before the packet
+//! does (payload in pages of its own, and what is beyond 16 KiB, can't be read); then nothing is put in the place of what
+//! is missing: the lengths in its headers are the packet's, and it is counted as partial. Copies go from the kernel
+//! through a ring buffer to [`live`], whose thread sends them, also where the kernel makes all others; there the
+//! session's rate holds for both apart.
 
 pub mod balance;
 pub mod bucket;
@@ -69,6 +77,7 @@ pub use vni::Vni;
 pub use warning::Warning;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -168,20 +177,20 @@ impl Mirror {
         probe.protocol == UDP && self.targets.iter().any(to)
     }
 
-    /// Refuses a session that wants copies of packets where the kernel drops them: neither executor makes them yet.
-    ///
-    /// # Errors
-    /// The first such rule.
-    pub fn check_points(&self) -> Result<(), AtDrop> {
+    /// The first rule by which a session wants packets from where the kernel drops them, if there is one. Only a run with
+    /// the kernel plane can have them.
+    pub fn drop_rule(&self) -> Option<DropRule> {
         let rules = self.sessions.iter().flat_map(|session| {
             let filter = &session.filter;
             let both = [Direction::Ingress, Direction::Egress].map(|direction| filter.rules(direction));
             both.into_iter().flatten().map(move |rule| (filter, rule))
         });
-        let mut at_drop = rules.filter(|(_, rule)| rule.criteria().verdict.is_some());
-        at_drop.next().map_or(Ok(()), |(filter, rule)| {
-            Err(AtDrop { filter: filter.name().to_owned(), number: rule.number().number() })
-        })
+        let mut at_drop = rules.filter(|(_, rule)| {
+            rule.action() == RuleAction::Accept && rule.criteria().verdict == Some(Verdict::Rejected)
+        });
+        at_drop
+            .next()
+            .map(|(filter, rule)| DropRule { filter: filter.name().to_owned(), number: rule.number().number() })
     }
 
     /// Refuses a target that is this host, as far as that can be seen: its address is one of the host's, which are
@@ -197,17 +206,19 @@ impl Mirror {
     }
 }
 
-/// A rule that nothing executes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "mirror filter `{filter}`: rule {number} has `verdict = \"rejected\"`, and packets are not copied yet where the kernel \
-     drops them"
-)]
-pub struct AtDrop {
+/// A rule that takes packets where the kernel drops them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DropRule {
     /// Name of the filter.
     pub filter: String,
     /// Number of the rule.
     pub number: u16,
+}
+
+impl fmt::Display for DropRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mirror filter `{}`: rule {} has `verdict = \"rejected\"`", self.filter, self.number)
+    }
 }
 
 const UDP: u8 = 17;

@@ -1,6 +1,6 @@
 //! Traffic mirroring as its configuration tells it: `flowtap mirror explain` and `flowtap check`.
 
-use flowtap_tests::{Dir, assert_text, root};
+use flowtap_tests::{Dir, assert_text, capture, root};
 
 const CONFIG: &str = r#"
 [[interface]]
@@ -187,10 +187,7 @@ fn questions_that_make_no_sense() {
 fn check_prints_what_is_mirrored_and_says_what_is_seldom_meant() {
     let dir = Dir::new();
     let text = CONFIG.replace("number = 5\n", "number = 5\npacket-length = 128\n");
-    dir.add("dropped.toml", &text);
-    let refusal = dir.flowtap(&["check", "dropped.toml"]).failure(2);
-    assert!(refusal.contains("mirror filter `dropped`: rule 10 has `verdict = \"rejected\"`"), "{refusal}");
-    dir.add("flowtap.toml", text.replace("verdict = \"rejected\"", "protocol = \"udp\""));
+    dir.add("flowtap.toml", &text);
     let run = dir.flowtap(&["check", "flowtap.toml"]);
     assert!(run.stderr.contains("flowtap: warning: mirror session 5: `packet-length = 128` cuts"), "{}", run.stderr);
     assert!(
@@ -207,6 +204,31 @@ fn check_prints_what_is_mirrored_and_says_what_is_seldom_meant() {
     }
     dir.add("again.toml", &effective);
     assert_text(&dir.flowtap(&["check", "again.toml"]).success(), &effective);
+}
+
+#[test]
+fn rules_for_what_is_rejected_need_the_kernel_plane() {
+    let dir = Dir::new();
+    let rule = "mirror filter `dropped`: rule 10 has `verdict = \"rejected\"`";
+    dir.add("pcap.toml", format!("capture = \"pcap\"\n{CONFIG}"));
+    let refusal =
+        format!("{rule}, which needs the kernel plane: `capture = \"pcap\"` doesn't see what the kernel drops\n");
+    assert_text(&dir.flowtap(&["check", "pcap.toml"]).failure(2), &format!("flowtap: {refusal}"));
+    assert!(dir.flowtap(&["run", "--config", "pcap.toml", "-o", "logs/"]).failure(2).contains(&refusal));
+    dir.add("filtered.toml", format!("filter = \"udp\"\n{CONFIG}"));
+    let run = dir.flowtap(&["check", "filtered.toml"]);
+    let warning = format!(
+        "flowtap: warning: {rule}, which takes nothing without the kernel plane: a filter expression is run over frames"
+    );
+    assert!(run.stderr.lines().any(|line| line == warning), "{}", run.stderr);
+    run.success();
+    dir.add("flowtap.toml", CONFIG);
+    let capture = capture("icmp.pcap");
+    let replay = ["replay", capture.to_str().unwrap(), "--config", "flowtap.toml", "--mirror-to", "copies.pcap"];
+    assert_text(
+        &dir.flowtap(&replay).failure(2),
+        &format!("flowtap: {rule}, and a capture doesn't show what the kernel drops: a replay can't mirror that\n"),
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Needs what the other live tests need, and `tcpdump`.
 
 mod content;
+mod drops;
 mod harm;
 mod path;
 mod reload;

@@ -20,7 +20,7 @@ pub use fragment::{FragmentKey, FragmentPorts};
 pub use marks::{Marks, Seen};
 pub use reason::{Reason, reason_key, split_reason_key};
 pub use turn::Turn;
-pub use verdict::{MARK_WORD, VerdictKey, counted_mark};
+pub use verdict::{DROP_COPY_BYTES, DropCopy, MARK_WORD, VerdictKey, counted_mark};
 
 /// Generations of each drained map: one is counted into while the other is drained.
 pub const GENERATIONS: usize = 2;
@@ -37,5 +37,6 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 44);
     assert!(size_of::<FragmentPorts>() == 8);
     assert!(size_of::<VerdictKey>() == 48);
+    assert!(size_of::<DropCopy>() == 40);
     assert!(size_of::<Overflow>() == 96);
 };

@@ -37,3 +37,44 @@ pub const MARK_WORD: usize = 4;
 
 /// "flow", so that other users of the buffer will hardly leave the same.
 const COUNTED: u32 = 0x666c_6f77;
+
+/// What stands before the bytes of a dropped packet, a copy of which was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "bytemuck", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct DropCopy {
+    /// When it was dropped, in nanoseconds of the monotonic clock.
+    pub time_ns: u64,
+    /// Kernel's index of the interface; zero where the kernel names none.
+    pub interface: u32,
+    /// The running kernel's number of the reason.
+    pub reason: u32,
+    /// How long the packet is, the Ethernet header included where there is one.
+    pub packet_bytes: u32,
+    /// How many of its bytes follow.
+    pub copied_bytes: u32,
+    /// The tag that the kernel keeps beside the packet, as `vlan_all` holds it: first the protocol as it stands on the
+    /// wire, then the tag in the machine's order. Zero where there is none.
+    pub tag: u32,
+    /// Of these, the Ethernet header; zero where it begins with its IP header.
+    pub link_bytes: u16,
+    /// Payload of each segment of a super-packet, else zero.
+    pub gso_bytes: u16,
+    /// From where on the transport checksum is still to be computed, from the first byte copied; zero where it is
+    /// complete.
+    pub checksum_start: u16,
+    /// Where it stands, from there on.
+    pub checksum_offset: u16,
+    /// A [`Direction`](crate::Direction).
+    pub direction: u8,
+    /// 1 if the packet had passed the counting point of its interface and direction before it was dropped, else 0.
+    pub counted: u8,
+    /// 4 or 6.
+    pub version: u8,
+    /// IANA number in the IP header; of IPv6 the first header that is no extension.
+    pub protocol: u8,
+}
+
+/// Sizes of what can follow a [`DropCopy`]: of each packet as much as fits the smallest in which its readable part does,
+/// or the largest.
+pub const DROP_COPY_BYTES: [usize; 3] = [256, 2048, 16_384];

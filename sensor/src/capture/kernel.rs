@@ -2,13 +2,15 @@
 //!
 //! [`load()`] brings the programs and their maps into the kernel. It hands out two halves that share nothing, so they may
 //! live in two threads: [`Taps`] attaches programs to interfaces as they come and go, [`Drain`] takes out what was
-//! counted, [`KernelSource`] hands it on interval by interval. [`Anchor`] turns the kernel's time into wall time. Needs
+//! counted, [`KernelSource`] hands it on interval by interval. [`DropCopies`], a third part for whoever wants it, has
+//! copies of what is dropped. [`Anchor`] turns the kernel's time into wall time. Needs
 //! BTF, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and is best with Linux 6.6 or later; what is missing is said by
 //! [`LoadError`] and [`TapError`].
 
 mod attach;
 mod btf;
 mod clock;
+mod copies;
 mod drain;
 mod gather;
 mod load;
@@ -19,10 +21,11 @@ mod verdicts;
 pub use attach::{Attachment, Device, TapError, Taps};
 pub use btf::{Btf, BtfError, KERNEL_BTF};
 pub use clock::{Anchor, Reading, STEP_NS, Shift};
+pub use copies::DropCopies;
 pub use drain::{Drain, DrainError, Drained, Flow, Harvest, Verdict};
 pub use flowtap_abi::{Counts, Marks, Reason, Seen};
 pub use gather::Devices;
-pub use load::{LoadError, OBJECT, Sizes, load};
+pub use load::{COPIES_BYTES, LoadError, OBJECT, Sizes, load};
 pub use source::{COUNTED_MAX, KernelSource, Order, TURN_SECS, Telling, TurnCounts, Turns, Watched};
 pub use verdicts::{DropReasons, VerdictSource};
 

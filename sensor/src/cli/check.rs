@@ -11,7 +11,7 @@ use flowtap::daemon::fence::{Fence, refused_calls};
 use flowtap::flow::FLOW_BYTES_MAX;
 
 use super::run::{check, packets_only, territory};
-use super::{answer, complain, mirror};
+use super::{answer, complain, mirror, mirrored};
 
 /// Check a configuration file and print what it comes to
 ///
@@ -32,9 +32,12 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let settings = check(&args.file)?;
     settings.mirror.check_host(&mirror::host_addresses()?)?;
-    settings.mirror.check_points()?;
+    mirrored::check_plane(&settings)?;
     for warning in settings.mirror.warnings(&settings.live.watch) {
         complain(&format!("warning: {warning}"));
+    }
+    if let (Some(rule), Some(why)) = (settings.mirror.drop_rule(), packets_only(&settings)) {
+        complain(&format!("warning: {rule}, which takes nothing without the kernel plane: {why}"));
     }
     let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
     let flows = settings.flow_table_max.flows().get() as u64;
@@ -80,10 +83,12 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 /// What the kernel plane needs.
 #[cfg(feature = "ebpf")]
 fn kernel_needs(settings: &Settings) -> String {
+    let copies_drops = settings.mirror.drop_rule().is_some();
+    let and_sockets = if copies_drops { "; to send copies of what it drops CAP_NET_RAW, which it keeps" } else { "" };
     format!(
         "# kernel plane: {} MB of kernel memory for maps; CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, of which it keeps the \
-         first two",
-        settings.live.kernel.sizes().memory_bytes().div_ceil(1_000_000)
+         first two{and_sockets}",
+        settings.live.kernel.sizes(copies_drops).memory_bytes().div_ceil(1_000_000)
     )
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use flowtap::capture::{Interfaces, Source};
 use flowtap::classify::{Classifier, LocalNetworks};
-use flowtap::config::Settings;
+use flowtap::config::{CapturePlane, Settings};
 use flowtap::mirror::counters::SessionCounts;
 use flowtap::mirror::executor::{Health, Rates, Tapped, Unasked};
 use flowtap::mirror::flow_hash::FlowSeed;
@@ -103,7 +103,9 @@ impl MirroredArgs {
         if mirror.sessions().is_empty() {
             bail!("nothing to mirror: the configuration has no [[mirror.session]]");
         }
-        mirror.check_points()?;
+        if let Some(rule) = mirror.drop_rule() {
+            bail!("{rule}, and a capture doesn't show what the kernel drops: a replay can't mirror that");
+        }
         // A replay gives the same answer on every host, so no host's identity is in it.
         let vnis = mirror.vnis("replay");
         let describe = self.describe(settings, interfaces);
@@ -156,13 +158,26 @@ pub(super) fn live(settings: &Settings) -> anyhow::Result<Option<Setup>> {
         return Ok(None);
     }
     mirror.check_host(&super::mirror::host_addresses()?)?;
-    mirror.check_points()?;
+    check_plane(settings)?;
     let vnis = mirror.vnis(&host_identity());
     let (watch, settings) = (settings.live.watch.clone(), settings.clone());
     let (vpcs, subnets) = settings.service_networks();
     let classifier = Classifier::new(&vpcs, &subnets);
     let describe: Describe = Arc::new(move |name: &str, mtu| tapped(&settings, name, mtu));
     Ok(Some(Setup { mirror, vnis, watch, classifier, describe }))
+}
+
+/// Refuses rules for what the kernel drops where the kernel plane is not wanted.
+///
+/// # Errors
+/// The first such rule.
+pub(super) fn check_plane(settings: &Settings) -> anyhow::Result<()> {
+    match settings.mirror.drop_rule() {
+        Some(rule) if settings.live.capture == CapturePlane::Pcap => {
+            bail!("{rule}, which needs the kernel plane: `capture = \"pcap\"` doesn't see what the kernel drops")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What tells this host from others, after every start the same.

@@ -204,7 +204,7 @@ mod tests {
               { number = 7, action = "accept", service = "dns", description = "the resolver" },
               { direction = "egress", number = 2, action = "reject", protocol = "tcp", source = "10.0.0.0/8" },
               { direction = "ingress", number = 9, action = "accept", protocol = 17, destination = "2001:db8::/32",
-                source-ports = 53, destination-ports = "1024-65535", verdict = "rejected" },
+                source-ports = 53, destination-ports = "1024-65535" },
             ]
             [[mirror.filter]]
             name = "unused"
@@ -227,7 +227,13 @@ mod tests {
             vni = 4242
             packet-length = 128
         "#;
-        for text in [full, "", "[[output]]\nfile = 'x.json.gz'"] {
+        // What AWS never mirrors can't be beside `aws-parity`.
+        let rejected = full.replace("aws-parity = true", "aws-parity = false").replace(
+            "action = \"accept\", protocol = 17",
+            "action = \"accept\", verdict = \"rejected\", protocol = 17",
+        );
+        assert!(settings(&rejected).effective().contains("verdict = \"rejected\""));
+        for text in [full, &rejected, "", "[[output]]\nfile = 'x.json.gz'"] {
             let settings_given = settings(text);
             let again = settings(&settings_given.effective());
             assert_eq!(format!("{again:?}"), format!("{settings_given:?}"), "{text}");

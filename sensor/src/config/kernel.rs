@@ -59,15 +59,17 @@ impl KernelSettings {
         self.drop_reasons.is_some()
     }
 
-    /// The same for the loader.
+    /// The same for the loader, with room for copies of what is dropped if there shall be any.
     #[cfg(feature = "ebpf")]
-    pub fn sizes(&self) -> crate::capture::kernel::Sizes {
+    pub fn sizes(&self, copies_drops: bool) -> crate::capture::kernel::Sizes {
+        let default = crate::capture::kernel::Sizes::default();
         crate::capture::kernel::Sizes {
             flows_max: self.flow_map_max.0,
             verdicts_max: self.verdict_map_max.0,
             fragments_max: self.fragment_map_max.0,
             overflow_bytes: self.overflow_buffer.0,
-            ..crate::capture::kernel::Sizes::default()
+            copies_bytes: if copies_drops { crate::capture::kernel::COPIES_BYTES } else { default.copies_bytes },
+            ..default
         }
     }
 }

@@ -140,6 +140,9 @@ impl Check<'_> {
             let (line, service) = (self.line_of(service), service.as_ref().as_str());
             return Err(MirrorError::NeverMirrored { line, service });
         }
+        if raw.verdict.is_some() && self.aws_parity {
+            return Err(MirrorError::RejectedUnderParity { line });
+        }
         let criteria = Criteria {
             protocol: raw.protocol,
             source: raw.source.map(|block| block.0),

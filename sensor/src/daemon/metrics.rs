@@ -15,7 +15,7 @@ use super::status::{Status, omission_name};
 use crate::capture::{Loss, Portless};
 use crate::ledger::Omission;
 use crate::mirror::counters::{Counts, Skip, Volume};
-use crate::mirror::report::{Behind, Report, SessionReport};
+use crate::mirror::report::{AtDrop, Behind, Report, SessionReport};
 use crate::packet::Refusal;
 
 pub use server::MetricsError;
@@ -148,6 +148,31 @@ fn ledger(status: &Status) -> Vec<MetricFamily> {
 
 /// What became of mirrored packets, in wire frames at the tap.
 fn mirror(report: &Report) -> Vec<MetricFamily> {
+    let mut families = of_report(report);
+    if let AtDrop::Copied(counts) = &report.at_drop {
+        families.extend([
+            counter(
+                "flowtap_mirror_drop_copies_total",
+                "Copies of packets that the kernel dropped, before a session is asked.",
+                counts.copied,
+            ),
+            counter(
+                "flowtap_mirror_drop_copies_without_interface_total",
+                "Of these, copies that no session is asked about, as their interface can't be told.",
+                counts.without_interface,
+            ),
+            counters(
+                "flowtap_mirror_drop_copies_missed_total",
+                "Packets that the kernel dropped and of which no copy could be made for want of room, by drop reason.",
+                "reason",
+                counts.missed.iter().map(|(reason, packets)| (reason.as_str(), *packets)),
+            ),
+        ]);
+    }
+    families
+}
+
+fn of_report(report: &Report) -> Vec<MetricFamily> {
     let of_sessions = |name: &str, help: &str, value: fn(&Counts) -> u64| {
         let lines = report.sessions.iter().flat_map(|session| {
             let number = session.number.to_string();
@@ -195,6 +220,11 @@ fn mirror(report: &Report) -> Vec<MetricFamily> {
             "flowtap_mirror_fragmented_packets_total",
             "Of the packets mirrored, those sent in fragments.",
             |counts| counts.fragmented.packets,
+        ),
+        of_sessions(
+            "flowtap_mirror_partial_packets_total",
+            "Of the packets mirrored, dropped ones of which not all could be read.",
+            |counts| counts.partial.packets,
         ),
         skipped("flowtap_mirror_skipped_packets_total", "Packets matched and not mirrored, by reason.", |volume| {
             volume.packets

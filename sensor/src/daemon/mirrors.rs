@@ -1,20 +1,44 @@
 //! Mirroring as a part of a run: begins with it or with a reload, and ends with it.
 //!
 //! Where the kernel counts, it makes the copies too; elsewhere, and where it can't make those that are asked for, a thread
-//! taps the interfaces.
+//! taps the interfaces. Where it counts it also hands out copies of what it drops, and a thread sends what sessions want
+//! of these.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DaemonError, ReloadError};
+use crate::capture::dropped::DropSource;
 use crate::feed::Clock;
-use crate::mirror::live::{LiveMirror, Setup};
-use crate::mirror::report::Report;
+use crate::mirror::live::{LiveMirror, Setup, Sight};
+use crate::mirror::report::{AtDrop, Report};
 
 /// What mirrors, if anything does. All clones are one.
 #[derive(Clone)]
 pub(super) struct Mirrors {
     running: Arc<Mutex<Option<Running>>>,
+    drops: Arc<Told>,
     clock: Clock,
+}
+
+/// Whether this run has copies of what the kernel drops.
+pub(super) enum Drops {
+    /// Nobody asked for them when it began.
+    NotAsked,
+    /// It has.
+    #[cfg_attr(not(feature = "ebpf"), expect(dead_code, reason = "only the kernel plane has them"))]
+    Copied(Box<dyn DropSource>),
+    /// It can't have them.
+    Impossible {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// The same once it runs.
+enum Told {
+    NotAsked,
+    Copied,
+    Impossible { why: String },
 }
 
 /// Whether the kernel makes the copies.
@@ -33,7 +57,11 @@ pub(super) enum InKernel {
 enum Running {
     Thread(LiveMirror),
     #[cfg(feature = "ebpf")]
-    Kernel(Box<kernel::KernelMirrors>),
+    Kernel {
+        mirror: Box<kernel::KernelMirrors>,
+        /// Sends what sessions want of dropped packets.
+        drops: Option<LiveMirror>,
+    },
 }
 
 /// What is to be mirrored, with what takes more rights than a run keeps done.
@@ -41,16 +69,17 @@ pub(super) struct Prepared {
     setup: Option<Setup>,
     #[cfg(feature = "ebpf")]
     kernel: Option<Box<kernel::KernelMirrors>>,
+    drops: Drops,
 }
 
 impl Prepared {
-    /// Whether a thread will tap interfaces, for which it must open packet sockets.
-    pub(super) fn needs_taps(&self) -> bool {
+    /// Whether a thread will send copies, and perhaps tap interfaces: for both it must open raw sockets.
+    pub(super) fn needs_sockets(&self) -> bool {
         #[cfg(feature = "ebpf")]
         let in_kernel = self.kernel.is_some();
         #[cfg(not(feature = "ebpf"))]
         let in_kernel = false;
-        self.setup.is_some() && !in_kernel
+        self.setup.is_some() && (!in_kernel || matches!(self.drops, Drops::Copied(_)))
     }
 }
 
@@ -58,7 +87,10 @@ impl Prepared {
 ///
 /// # Errors
 /// The kernel shall mirror, and can't.
-pub(super) fn prepare(setup: Option<Setup>, in_kernel: InKernel) -> Result<Prepared, DaemonError> {
+pub(super) fn prepare(setup: Option<Setup>, in_kernel: InKernel, drops: Drops) -> Result<Prepared, DaemonError> {
+    if let Drops::Impossible { why } = &drops {
+        complain_of_drops(why);
+    }
     #[cfg(feature = "ebpf")]
     {
         let wanted = setup.as_ref().filter(|_| in_kernel != InKernel::No);
@@ -70,39 +102,72 @@ pub(super) fn prepare(setup: Option<Setup>, in_kernel: InKernel) -> Result<Prepa
                 None
             }
         };
-        Ok(Prepared { setup, kernel })
+        Ok(Prepared { setup, kernel, drops })
     }
     #[cfg(not(feature = "ebpf"))]
     match in_kernel {
-        InKernel::No => Ok(Prepared { setup }),
+        InKernel::No => Ok(Prepared { setup, drops }),
     }
 }
 
 impl Mirrors {
     /// Begins, if there is something to mirror.
     pub(super) fn start(prepared: Prepared, clock: &Clock) -> Result<Self, DaemonError> {
-        let running = match prepared {
-            Prepared { setup: None, .. } => None,
-            #[cfg(feature = "ebpf")]
-            Prepared { setup: Some(setup), kernel: Some(mut kernel) } => {
-                kernel.check(&setup).map_err(DaemonError::Mirror)?;
-                Some(Running::Kernel(kernel))
-            }
-            Prepared { setup: Some(setup), .. } => {
-                let mirror = LiveMirror::start(setup, Arc::clone(clock));
-                Some(Running::Thread(mirror.map_err(|error| DaemonError::Mirror(error.to_string()))?))
-            }
+        let (source, told) = match prepared.drops {
+            Drops::NotAsked => (None, Told::NotAsked),
+            Drops::Copied(source) => (Some(source), Told::Copied),
+            Drops::Impossible { why } => (None, Told::Impossible { why }),
         };
-        Ok(Self { running: Arc::new(Mutex::new(running)), clock: Arc::clone(clock) })
+        #[cfg(feature = "ebpf")]
+        let kernel = prepared.kernel;
+        #[cfg(not(feature = "ebpf"))]
+        let kernel: Option<std::convert::Infallible> = None;
+        let start = |setup, taps, drops, health| {
+            let mirror = LiveMirror::start(setup, Sight { taps, drops }, health, Arc::clone(clock));
+            mirror.map_err(|error| DaemonError::Mirror(error.to_string()))
+        };
+        let running = match (prepared.setup, kernel) {
+            (None, _) => None,
+            #[cfg(feature = "ebpf")]
+            (Some(setup), Some(mut mirror)) => {
+                mirror.check(&setup).map_err(DaemonError::Mirror)?;
+                let drops = source.map(|source| start(setup, false, Some(source), Some(mirror.health())));
+                Some(Running::Kernel { mirror, drops: drops.transpose()? })
+            }
+            #[cfg(not(feature = "ebpf"))]
+            (Some(_), Some(never)) => match never {},
+            (Some(setup), None) => Some(Running::Thread(start(setup, true, source, None)?)),
+        };
+        Ok(Self { running: Arc::new(Mutex::new(running)), drops: Arc::new(told), clock: Arc::clone(clock) })
     }
 
     /// Goes over to another configuration; if that can't be had, what was goes on.
     pub(super) fn change(&self, setup: Option<Setup>) -> Result<(), ReloadError> {
         let mut running = self.lock();
+        if setup.as_ref().is_some_and(|setup| setup.mirror.drop_rule().is_some()) {
+            match &*self.drops {
+                Told::Copied => {}
+                Told::NotAsked => {
+                    return Err("mirroring what is rejected begins with a run: start again".into());
+                }
+                Told::Impossible { why } => complain_of_drops(why),
+            }
+        }
         match (setup, running.as_mut()) {
-            (Some(setup), Some(Running::Thread(mirror))) => mirror.replace(setup, (self.clock)())?,
+            (Some(setup), Some(Running::Thread(mirror))) => {
+                mirror.go_over(LiveMirror::prepare(setup, None, (self.clock)())?);
+            }
             #[cfg(feature = "ebpf")]
-            (Some(setup), Some(Running::Kernel(mirror))) => mirror.replace(setup)?,
+            (Some(setup), Some(Running::Kernel { mirror, drops })) => {
+                let health = kernel::unchecked(&setup);
+                let ready =
+                    drops.as_ref().map(|_| LiveMirror::prepare(setup.clone(), Some(health.clone()), (self.clock)()));
+                let ready = ready.transpose()?;
+                mirror.replace(setup, health)?;
+                if let (Some(drops), Some(ready)) = (drops, ready) {
+                    drops.go_over(ready);
+                }
+            }
             (Some(_), None) => return Err("mirroring begins with a run: start again".into()),
             (None, Some(_)) => {
                 running.take().map(Running::stop);
@@ -116,7 +181,7 @@ impl Mirrors {
     pub(super) fn tend(&self) {
         match self.lock().as_mut() {
             #[cfg(feature = "ebpf")]
-            Some(Running::Kernel(mirror)) => mirror.tend(),
+            Some(Running::Kernel { mirror, .. }) => mirror.tend(),
             // The thread looks after itself.
             Some(Running::Thread(_)) | None => {}
         }
@@ -124,16 +189,27 @@ impl Mirrors {
 
     /// What became of mirrored packets so far, if any are.
     pub(super) fn report(&self) -> Option<Report> {
-        self.lock().as_ref().map(|running| match running {
+        let running = self.lock();
+        let report = running.as_ref().map(|running| match running {
             Running::Thread(mirror) => mirror.report(),
             #[cfg(feature = "ebpf")]
-            Running::Kernel(mirror) => mirror.report(),
-        })
+            Running::Kernel { mirror, drops } => with(mirror.report(), drops.as_ref().map(LiveMirror::report)),
+        });
+        report.map(|report| self.complete(report))
     }
 
     /// Sends what is queued and ends.
     pub(super) fn stop(&self) -> Option<Report> {
-        self.lock().take().map(Running::stop)
+        let running = self.lock().take();
+        running.map(|running| self.complete(running.stop()))
+    }
+
+    /// Says of what is asked for, and can't be had, why.
+    fn complete(&self, mut report: Report) -> Report {
+        if let Told::Impossible { why } = &*self.drops {
+            report.at_drop = AtDrop::Impossible { why: why.clone() };
+        }
+        report
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
@@ -146,9 +222,26 @@ impl Running {
         match self {
             Self::Thread(mirror) => mirror.stop(),
             #[cfg(feature = "ebpf")]
-            Self::Kernel(mirror) => mirror.report(),
+            Self::Kernel { mirror, drops } => with(mirror.report(), drops.map(LiveMirror::stop)),
         }
     }
+}
+
+/// What the kernel has mirrored, and what was sent of what it dropped.
+#[cfg(feature = "ebpf")]
+fn with(mut kernel: Report, drops: Option<Report>) -> Report {
+    if let Some(drops) = drops {
+        kernel.merge(&drops);
+    }
+    kernel
+}
+
+fn complain_of_drops(why: &str) {
+    tracing::warn!(
+        why,
+        "mirror rules with `verdict = \"rejected\"` take nothing in this run: packets can't be copied \
+        where the kernel drops them"
+    );
 }
 
 #[cfg(feature = "ebpf")]
@@ -214,14 +307,19 @@ mod kernel {
             Ok(())
         }
 
-        /// Goes over to another configuration.
+        /// The health of targets, as it is found out.
+        pub(super) fn health(&self) -> Health {
+            self.health.clone()
+        }
+
+        /// Goes over to another configuration, whose targets have this `health`: see [`unchecked`].
         ///
         /// # Errors
         /// As for [`Self::new`]; then what was goes on.
-        pub(super) fn replace(&mut self, setup: Setup) -> Result<(), String> {
+        pub(super) fn replace(&mut self, setup: Setup, health: Health) -> Result<(), String> {
             self.mirror.replace(plan(&setup)).map_err(|error| chain(&error))?;
             self.know_vnis(&setup);
-            self.health = Health::new(setup.mirror.targets().len());
+            self.health = health;
             self.check(&setup)?;
             // The kernel keeps what it knew of targets that stay; the checks find out anew.
             (self.targets, self.told) = (count(&setup), vec![false; setup.mirror.targets().len()]);
@@ -293,6 +391,11 @@ mod kernel {
                 }
             }
         }
+    }
+
+    /// The targets of a configuration, none of which was checked.
+    pub(super) fn unchecked(setup: &Setup) -> Health {
+        Health::new(setup.mirror.targets().len())
     }
 
     fn plan(setup: &Setup) -> Plan {

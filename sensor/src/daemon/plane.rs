@@ -5,7 +5,7 @@ use rustix::thread::CapabilitySet;
 
 use super::DaemonError;
 use super::latencies::Latencies;
-use super::mirrors::InKernel;
+use super::mirrors::{Drops, InKernel};
 use crate::capture::live::{Command, LiveSource, Tap, TapOptions};
 use crate::capture::{DropReasons, Filter, Interfaces, Roster, Source};
 use crate::config::{CapturePlane, KernelSettings};
@@ -49,6 +49,8 @@ pub(super) struct Parts<'a> {
     /// How many sources the packet plane has.
     pub(super) workers: usize,
     pub(super) tap: TapOptions,
+    /// Whether copies of what the kernel drops are asked for.
+    pub(super) copies_drops: bool,
 }
 
 /// A plane, ready to watch.
@@ -59,6 +61,8 @@ pub(super) struct Chosen {
     /// What it needs to watch further interfaces.
     pub(super) rights: CapabilitySet,
     pub(super) told: Told,
+    /// Copies of what the kernel drops.
+    pub(super) drops: Drops,
 }
 
 /// What is told of the plane in log and status.
@@ -121,8 +125,14 @@ pub(super) fn choose(
         Some(why) => tracing::warn!(why, "capture: libpcap. {PACKET_PLANE_SEES}"),
         None => tracing::info!("capture: libpcap. {PACKET_PLANE_SEES}"),
     }
+    let drops = if parts.copies_drops {
+        let cause = why.as_deref().unwrap_or("`capture = \"pcap\"`");
+        Drops::Impossible { why: format!("that needs the kernel plane, and this run has none ({cause})") }
+    } else {
+        Drops::NotAsked
+    };
     let (plane, sources) = PacketPlane::new(parts.workers, parts.tap.clone(), parts.roster, parts.clock);
-    Ok(Chosen { plane: Box::new(plane), sources, rights: CapabilitySet::NET_RAW, told: Told::Packet { why } })
+    Ok(Chosen { plane: Box::new(plane), sources, rights: CapabilitySet::NET_RAW, told: Told::Packet { why }, drops })
 }
 
 /// What an operator should know of the packet plane.
@@ -136,8 +146,9 @@ fn kernel_plane(_settings: &KernelSettings, _parts: &Parts<'_>) -> Result<Chosen
 
 #[cfg(feature = "ebpf")]
 fn kernel_plane(settings: &KernelSettings, parts: &Parts<'_>) -> Result<Chosen, String> {
-    let (plane, sources) = KernelPlane::new(settings, parts).map_err(|error| chain(&error))?;
-    let told = plane.told(settings);
+    let (mut plane, sources) = KernelPlane::new(settings, parts).map_err(|error| chain(&error))?;
+    let drops = if parts.copies_drops { plane.drops() } else { Drops::NotAsked };
+    let told = plane.told();
     if let Told::Kernel { verdicts, memory_bytes, attachment, .. } = &told {
         let megabytes = memory_bytes.div_ceil(1_000_000);
         match verdicts {
@@ -159,7 +170,7 @@ fn kernel_plane(settings: &KernelSettings, parts: &Parts<'_>) -> Result<Chosen, 
             }
         }
     }
-    Ok(Chosen { plane: Box::new(plane), sources, rights: kernel::RIGHTS, told })
+    Ok(Chosen { plane: Box::new(plane), sources, rights: kernel::RIGHTS, told, drops })
 }
 
 /// One watching of one interface.
@@ -265,7 +276,7 @@ mod kernel {
 
     use rustix::thread::CapabilitySet;
 
-    use super::{Parts, Plane, Told, Watching};
+    use super::{Drops, Parts, Plane, Told, Watching};
     use crate::capture::Source;
     use crate::capture::kernel::{
         Attachment, Device, Devices, KernelSource, LoadError, Order, TapError, Taps, Telling, Turns, VerdictSource,
@@ -282,6 +293,7 @@ mod kernel {
         /// How drops are told, or why they are not.
         verdicts: Result<VerdictSource, TapError>,
         turns: Turns,
+        memory_bytes: u64,
     }
 
     /// Attaching programs that are loaded, and nothing else.
@@ -316,7 +328,8 @@ mod kernel {
             settings: &KernelSettings,
             parts: &Parts<'_>,
         ) -> Result<(Self, Vec<Box<dyn Source>>), KernelPlaneError> {
-            let (mut taps, drain) = load(&settings.sizes())?;
+            let sizes = settings.sizes(parts.copies_drops);
+            let (mut taps, drain) = load(&sizes)?;
             let wanted = wanted(&taps, settings)?;
             taps.want(&wanted.keys().copied().collect::<Vec<_>>())?;
             taps.load_programs()?;
@@ -330,10 +343,23 @@ mod kernel {
                 Watched { devices: Devices::new(parts.interfaces.clone(), reasons), roster: parts.roster.clone() };
             let telling = Telling { turns: turns.clone(), drained: Box::new(move |took| drain_time.record(took)) };
             let kernel = KernelSource::new(drain, watched, orders, parts.interval_secs, telling)?;
-            Ok((Self { taps, source, verdicts, turns }, vec![Box::new(kernel)]))
+            let memory_bytes = sizes.memory_bytes();
+            Ok((Self { taps, source, verdicts, turns, memory_bytes }, vec![Box::new(kernel)]))
         }
 
-        pub(in crate::daemon) fn told(&self, settings: &KernelSettings) -> Told {
+        /// Copies of what the kernel drops, once.
+        pub(in crate::daemon) fn drops(&mut self) -> Drops {
+            let copies = match &self.verdicts {
+                Ok(_) => self.taps.take_copies().map_err(|error| chain(&error)),
+                Err(error) => Err(chain(error)),
+            };
+            match copies {
+                Ok(copies) => Drops::Copied(Box::new(copies)),
+                Err(why) => Drops::Impossible { why: format!("the kernel doesn't tell its drops: {why}") },
+            }
+        }
+
+        pub(in crate::daemon) fn told(&self) -> Told {
             let verdicts = match &self.verdicts {
                 Ok(VerdictSource::TypedTracepoint) => Ok("tp_btf/kfree_skb"),
                 Ok(VerdictSource::RawTracepoint) => Ok("raw_tp/kfree_skb"),
@@ -343,8 +369,7 @@ mod kernel {
                 Attachment::Tcx => "tcx",
                 Attachment::Clsact => "clsact",
             };
-            let memory_bytes = settings.sizes().memory_bytes();
-            Told::Kernel { verdicts, turns: self.turns.clone(), attachment, memory_bytes }
+            Told::Kernel { verdicts, turns: self.turns.clone(), attachment, memory_bytes: self.memory_bytes }
         }
 
         /// Sends an order to the source. One that has ended needs no orders.

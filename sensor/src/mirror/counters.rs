@@ -2,7 +2,8 @@
 //!
 //! Authority: CloudWatch's metrics of traffic mirroring, whose eight names [`SessionCounts::aws`] gives. One equation
 //! holds for each session and direction: matched = mirrored + skipped, each by reason, in packets and in bytes. A
-//! session that replicates matches a packet once for each target. Bytes are those of the frame on the wire, Ethernet
+//! session that replicates matches a packet once for each target. A super-packet that was dropped and of which not all can
+//! be read is one frame, as is its copy. Bytes are those of the frame on the wire, Ethernet
 //! header included, whatever is cut off or wrapped around the copy.
 
 use super::executor::{Copied, Taken};
@@ -54,11 +55,13 @@ pub enum Skip {
     Refused,
     /// The kernel mirrors, and the interface has no Ethernet header to copy.
     NoLinkLayer,
+    /// The kernel dropped it after the same session had taken it at the interface.
+    AlreadyTaken,
 }
 
 impl Skip {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::RateLimit,
         Self::QueueFull,
         Self::NoTarget,
@@ -68,6 +71,7 @@ impl Skip {
         Self::Unreachable,
         Self::Refused,
         Self::NoLinkLayer,
+        Self::AlreadyTaken,
     ];
 
     /// For people and programs.
@@ -82,6 +86,7 @@ impl Skip {
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",
             Self::NoLinkLayer => "no-link-layer",
+            Self::AlreadyTaken => "already-taken",
         }
     }
 }
@@ -98,6 +103,9 @@ pub struct Counts {
     pub cut: Volume,
     /// Of what was sent: copies that went as fragments, and their bytes.
     pub fragmented: Volume,
+    /// Of what was sent: copies of dropped packets that end before the packet does, as not all of it could be read, and
+    /// the bytes missing.
+    pub partial: Volume,
 }
 
 impl Counts {
@@ -141,18 +149,22 @@ impl Counts {
     #[inline]
     pub fn settle(&mut self, copy: &Copied<'_>, taken: Result<Taken, Skip>) {
         match taken {
-            Ok(Taken::Sent { fragmented }) => self.sent(copy.wire_bytes, copy.inner.len() as u64, fragmented),
+            Ok(Taken::Sent { fragmented }) => {
+                self.sent(copy.wire_bytes, copy.inner.len() as u64, copy.is_partial, fragmented);
+            }
             Ok(Taken::Queued) => {}
             Err(reason) => self.skip(reason, 1, copy.wire_bytes),
         }
     }
 
-    /// Takes note of a copy that was sent, of a frame of `wire_bytes` of which it holds `inner_bytes`.
+    /// Takes note of a copy that was sent, of a frame of `wire_bytes` of which it holds `inner_bytes`: fewer where it was
+    /// cut to the packet length, or could be read in part alone.
     #[inline]
-    pub fn sent(&mut self, wire_bytes: u64, inner_bytes: u64, fragmented: bool) {
+    pub fn sent(&mut self, wire_bytes: u64, inner_bytes: u64, is_partial: bool, fragmented: bool) {
         self.mirrored.add(1, wire_bytes);
         if inner_bytes < wire_bytes {
-            self.cut.add(1, wire_bytes - inner_bytes);
+            let shortened = if is_partial { &mut self.partial } else { &mut self.cut };
+            shortened.add(1, wire_bytes - inner_bytes);
         }
         if fragmented {
             self.fragmented.add(1, wire_bytes);
@@ -186,6 +198,7 @@ impl Counts {
         self.skipped.iter_mut().zip(other.skipped).for_each(|(ours, theirs)| ours.merge(theirs));
         self.cut.merge(other.cut);
         self.fragmented.merge(other.fragmented);
+        self.partial.merge(other.partial);
     }
 }
 
@@ -253,8 +266,19 @@ mod tests {
             assert_eq!(reason as usize, at);
             counts.skip(reason, 1 << at, 10 << at);
         }
-        assert_eq!(counts.skipped_total(), Volume { packets: 0x1ff, bytes: 0x1ff * 10 });
+        assert_eq!(counts.skipped_total(), Volume { packets: 0x3ff, bytes: 0x3ff * 10 });
         assert!(counts.skipped().all(|(reason, volume)| volume.packets == 1 << reason as usize));
+    }
+
+    #[test]
+    fn what_is_missing_of_a_copy_is_either_cut_or_could_not_be_read() {
+        let mut counts = Counts::default();
+        counts.sent(100, 60, false, false);
+        counts.sent(100, 30, true, true);
+        counts.sent(100, 100, true, false);
+        let volume = |packets, bytes| Volume { packets, bytes };
+        assert_eq!((counts.mirrored, counts.cut), (volume(3, 300), volume(1, 40)));
+        assert_eq!((counts.partial, counts.fragmented), (volume(1, 70), volume(1, 100)));
     }
 
     #[test]

@@ -45,7 +45,15 @@ impl Decider {
 
     /// Whether no packet of the interface can be mirrored, so that none need be shown.
     pub fn is_idle(&self) -> bool {
-        [&self.ingress, &self.egress].iter().all(|tables| !tables.rules.iter().any(|rule| rule.accept))
+        [Point::Tap, Point::Drop].iter().all(|point| self.is_idle_at(*point))
+    }
+
+    /// The same of packets that are seen at one point.
+    pub fn is_idle_at(&self, point: Point) -> bool {
+        [&self.ingress, &self.egress].iter().all(|tables| {
+            let asked = tables.at(point);
+            !tables.rules.iter().enumerate().any(|(at, rule)| rule.accept && asked.contains(at))
+        })
     }
 
     /// Who takes a packet; `None` if nobody does.
@@ -64,14 +72,20 @@ impl Decider {
 }
 
 impl RuleTables {
+    /// The rules that are asked at a point.
+    #[inline]
+    fn at(&self, point: Point) -> &Bits {
+        let [at_tap, at_drop] = &self.points;
+        match point {
+            Point::Tap => at_tap,
+            Point::Drop => at_drop,
+        }
+    }
+
     /// The rules that match a packet, those of sessions that rejected it earlier included.
     #[inline]
     pub fn matching(&self, probe: &Probe) -> Bits {
-        let [at_tap, at_drop] = &self.points;
-        let at_point = match probe.point {
-            Point::Tap => at_tap,
-            Point::Drop => at_drop,
-        };
+        let at_point = self.at(probe.point);
         let none = Bits::default();
         let of_protocol = self.protocols.get(usize::from(probe.protocol)).unwrap_or(&none);
         let of_class = self.classes.get(class_index(probe.class)).unwrap_or(&none);

@@ -2,6 +2,13 @@
 //!
 //! It does no I/O itself and reads no clock; an [`Outlet`] takes the copies. One executor serves one stream of frames, in
 //! whose order copies leave. Per frame it allocates nothing once its buffers have grown.
+//!
+//! What the kernel drops is shown once more, where it is dropped ([`Executor::observe_drop`]), to the rules with
+//! `verdict = "rejected"`. A session that took a packet at the tap does not get it again: nothing in the packet tells
+//! that (the kernel's layers write over whatever a program leaves in it), so the tap's rules are asked again about what
+//! had passed the tap, and what they say is what was done. That holds for everyone who taps, as all have the same tables.
+//! A packet whose addresses or ports were translated in between is judged as it is where it is dropped, and one that the
+//! tap took and skipped, say for the session's rate, is skipped here too. Another session may get a copy of each.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -16,7 +23,7 @@ use super::encapsulate::{Envelope, INNER_BYTES_MAX, TUNNEL_HEADER_BYTES, tunnel_
 use super::flow_hash::{FlowHash, FlowSeed};
 use super::guard::Guard;
 use super::inner::{Hints, Inner, Seen};
-use super::{Decider, Match, Mirror, Mode, Probe, Session, TooBig, Vni};
+use super::{Decider, Match, Mirror, Mode, Point, Probe, Session, TooBig, Vni};
 use crate::capture::{Direction, Frame};
 use crate::classify::{Classifier, LocalNetworks};
 use crate::packet::{Fragment, Packet, locate};
@@ -63,6 +70,8 @@ pub struct Copied<'a> {
     pub inner: &'a [u8],
     /// How long the wire frame is.
     pub wire_bytes: u64,
+    /// Whether it ends before the frame does because not all could be read.
+    pub is_partial: bool,
     /// Whether it may go as fragments if it is too big for the path.
     pub may_fragment: bool,
 }
@@ -135,6 +144,9 @@ pub struct Executor<O> {
     health: Health,
     seed: FlowSeed,
     datagrams: Datagrams,
+    /// Of datagrams that were dropped: what the tap's rules say, and what those for drops do.
+    datagrams_seen: Datagrams,
+    datagrams_dropped: Datagrams,
     inner: Inner,
     unasked: Unasked,
 }
@@ -149,6 +161,17 @@ struct Running {
     /// In step with each other.
     candidates: Vec<Candidate>,
     ways: Vec<Way>,
+}
+
+/// How a frame is treated of which not all is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readable {
+    /// It is sent if all is there that the session sends.
+    Enough,
+    /// It is sent as far as it is there.
+    Some,
+    /// It was taken by the same session before, and is not sent again.
+    Taken,
 }
 
 /// How copies get to one target of a session.
@@ -181,6 +204,8 @@ impl<O: Outlet> Executor<O> {
             health,
             seed,
             datagrams: Datagrams::new(RandomState::new().hash_one(0)),
+            datagrams_seen: Datagrams::new(RandomState::new().hash_one(0)),
+            datagrams_dropped: Datagrams::new(RandomState::new().hash_one(0)),
             inner: Inner::default(),
             unasked: Unasked::default(),
         }
@@ -203,9 +228,8 @@ impl<O: Outlet> Executor<O> {
             self.unasked.own += 1;
             return;
         }
-        let Some(found) = decide(&mut self.datagrams, tapped, frame.interface, &layout.packet, direction) else {
-            return;
-        };
+        let probe = probe(tapped, &layout.packet, direction);
+        let Some(found) = decide(&mut self.datagrams, tapped, frame.interface, &probe) else { return };
         let seen = Seen {
             captured,
             original_bytes: frame.original_bytes,
@@ -214,13 +238,48 @@ impl<O: Outlet> Executor<O> {
             hints,
             mtu: tapped.mtu,
         };
-        self.mirror(found, frame.time, direction, &seen);
+        self.mirror(found, frame.time, direction, &seen, Readable::Enough);
+    }
+
+    /// Shows a frame that the kernel dropped to the sessions that mirror what is rejected, and sends what they want of it,
+    /// also where not all of it is there. `was_tapped` says that it had passed the tap before: then what the tap's rules
+    /// say of it is what has become of it there.
+    #[inline]
+    pub fn observe_drop(&mut self, frame: &Frame, captured: &[u8], hints: Hints, was_tapped: bool) {
+        let Some(tapped) = tapped(&mut self.interfaces, &mut self.describe, frame.interface) else { return };
+        let Ok(layout) = locate(frame.link_type, captured, frame.original_bytes) else {
+            self.unasked.not_ip += 1;
+            return;
+        };
+        if self.guard.holds_back(&layout, captured) {
+            self.unasked.own += 1;
+            return;
+        }
+        let at_tap = probe(tapped, &layout.packet, frame.direction);
+        let at_drop = Probe { point: Point::Drop, ..at_tap };
+        let datagrams = &mut self.datagrams_seen;
+        let taken = was_tapped.then(|| decide(datagrams, tapped, frame.interface, &at_tap)).flatten();
+        let Some(found) = decide(&mut self.datagrams_dropped, tapped, frame.interface, &at_drop) else { return };
+        let is_taken = taken.is_some_and(|taken| taken.session == found.session);
+        let seen = Seen {
+            captured,
+            original_bytes: frame.original_bytes,
+            link_type: frame.link_type,
+            layout,
+            hints,
+            mtu: tapped.mtu,
+        };
+        let readable = if is_taken { Readable::Taken } else { Readable::Some };
+        self.mirror(found, frame.time, frame.direction, &seen, readable);
     }
 
     /// Sends what a session wants of a frame.
-    fn mirror(&mut self, found: Match, time: Timestamp, direction: Direction, seen: &Seen<'_>) {
+    fn mirror(&mut self, found: Match, time: Timestamp, direction: Direction, seen: &Seen<'_>, readable: Readable) {
         let Some(session) = self.sessions.get_mut(usize::from(found.session)) else { return };
-        let plan = self.inner.plan(seen);
+        let mut plan = self.inner.plan(seen);
+        if !plan.is_whole && readable != Readable::Enough {
+            plan = self.inner.plan_as_seen(seen);
+        }
         let frames = plan.frames as u64;
         for (way, candidate) in session.ways.iter().zip(&mut session.candidates) {
             candidate.is_healthy = self.health.is_healthy(way.target);
@@ -234,7 +293,10 @@ impl<O: Outlet> Executor<O> {
 
         // Cut short by the capture is only what nobody would have sent anyhow.
         let is_enough = plan.is_whole || (frames == 1 && session.packet_length <= seen.captured.len());
-        if !is_enough {
+        if readable == Readable::Taken {
+            return counts.skip(Skip::AlreadyTaken, frames * copies, plan.bytes * copies);
+        }
+        if !is_enough && readable == Readable::Enough {
             return counts.skip(Skip::Partial, frames * copies, plan.bytes * copies);
         }
         if let Some(bucket) = &mut session.bucket
@@ -258,12 +320,10 @@ impl<O: Outlet> Executor<O> {
             }
             let envelope = Envelope { src_port: hash.source_port(), dst_port: way.dst_port, tunnel: way.tunnel };
             let (packet_length, may_fragment, outlet) = (session.packet_length, session.may_fragment, &mut self.outlet);
-            let original_bytes = seen.original_bytes;
             self.inner.for_each(seen, &plan, |wire| {
                 let inner = wire.get(..packet_length).unwrap_or(wire);
-                // What the capture did not keep is on the wire all the same.
-                let wire_bytes =
-                    if plan.is_whole { wire.len() as u64 } else { u64::from(original_bytes).max(plan.bytes) };
+                // What was not kept is on the wire all the same.
+                let wire_bytes = if plan.is_whole { wire.len() as u64 } else { plan.bytes };
                 let copy = Copied {
                     time,
                     session: found.session,
@@ -272,6 +332,7 @@ impl<O: Outlet> Executor<O> {
                     envelope,
                     inner,
                     wire_bytes,
+                    is_partial: !is_enough,
                     may_fragment,
                 };
                 let taken = if inner.len() > INNER_BYTES_MAX { Err(Skip::TooBig) } else { outlet.take(&copy) };
@@ -357,27 +418,25 @@ fn direction(frame: &Frame, packet: &Packet, local: &LocalNetworks) -> Direction
     local.direction(src, dst)
 }
 
-/// Who takes a packet. Fragments follow their first one.
-fn decide(
-    datagrams: &mut Datagrams,
-    tapped: &Tapped,
-    interface: u16,
-    packet: &Packet,
-    direction: Direction,
-) -> Option<Match> {
+/// A packet at the tap, as the rules see it.
+fn probe(tapped: &Tapped, packet: &Packet, direction: Direction) -> Probe {
     let (src, dst) = packet.addresses.ends();
     let class = tapped.classifier.class(src, dst, packet.src_port, packet.dst_port, packet.protocol);
-    let probe = Probe::at_tap(packet, direction, class);
-    match (packet.fragment, probe.datagram()) {
+    Probe::at_tap(packet, direction, class)
+}
+
+/// Who takes a packet. Fragments follow their first one.
+fn decide(datagrams: &mut Datagrams, tapped: &Tapped, interface: u16, probe: &Probe) -> Option<Match> {
+    match (probe.fragment, probe.datagram()) {
         (Fragment::First { .. }, Some(datagram)) => {
-            let found = tapped.decider.decide(&probe);
+            let found = tapped.decider.decide(probe);
             datagrams.remember(interface, datagram, found);
             found
         }
         (Fragment::Later { .. }, Some(datagram)) => {
-            datagrams.recall(interface, datagram).unwrap_or_else(|| tapped.decider.decide(&probe))
+            datagrams.recall(interface, datagram).unwrap_or_else(|| tapped.decider.decide(probe))
         }
-        _ => tapped.decider.decide(&probe),
+        _ => tapped.decider.decide(probe),
     }
 }
 

@@ -88,6 +88,17 @@ pub struct Inner {
 impl Inner {
     /// Looks what a frame stands for. [`Self::for_each`] takes the plan last made.
     pub fn plan(&mut self, seen: &Seen<'_>) -> Plan {
+        let size = self.piece_size(seen);
+        self.planned(seen, size)
+    }
+
+    /// The same of a frame that is to be sent although not all of it is there: as one, with the lengths and checksums that
+    /// stand in it.
+    pub fn plan_as_seen(&mut self, seen: &Seen<'_>) -> Plan {
+        self.planned(seen, None)
+    }
+
+    fn planned(&mut self, seen: &Seen<'_>, size: Option<PieceSize>) -> Plan {
         let Seen { captured, layout, .. } = seen;
         let ip_bytes = layout.packet.ip_bytes as usize;
         let is_whole = captured.len() >= seen.original_bytes as usize || captured.len() >= layout.ip_at + ip_bytes;
@@ -95,7 +106,7 @@ impl Inner {
         if !is_ethernet {
             self.make_link(seen);
         }
-        if let Some(size) = self.piece_size(seen) {
+        if let Some(size) = size {
             let (link, ip) = captured.split_at_checked(layout.ip_at).unwrap_or_default();
             let link = if is_ethernet { link } else { &self.link };
             if let Some(frames) = self.segmenter.take_up(link, ip, layout, size) {

@@ -23,7 +23,7 @@ pub use programs::{MirrorSizes, ProgramsError};
 pub use tables::TablesError;
 pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 
-use super::{Mirror, Mode, Offload, Session, SessionNumber, Target, TooBig, Vni};
+use super::{Mirror, Mode, Offload, Point, Session, SessionNumber, Target, TooBig, Vni};
 use crate::{
     capture::kernel::{Device, TapError},
     classify::Classifier,
@@ -460,7 +460,7 @@ impl KernelMirror {
         Ok(())
     }
 
-    /// Whether no packet of an interface of that name can be mirrored.
+    /// Whether no packet that passes an interface of that name can be mirrored.
     fn is_idle(&self, name: &str) -> bool {
         is_idle(&self.plan.mirror, name)
     }
@@ -651,7 +651,7 @@ fn tunnels_of(mirror: &Mirror, paths: &[Option<Path>]) -> Result<Vec<(TunnelKind
 }
 
 fn is_idle(mirror: &Mirror, name: &str) -> bool {
-    super::Decider::new(mirror, name).is_ok_and(|decider| decider.is_idle())
+    super::Decider::new(mirror, name).is_ok_and(|decider| decider.is_idle_at(Point::Tap))
 }
 
 /// What makes a session the same one after a change of the configuration.

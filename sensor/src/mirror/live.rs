@@ -1,8 +1,11 @@
-//! Mirroring beside a live run, without the kernel plane: a thread of its own taps the interfaces of sessions.
+//! Mirroring beside a live run by a thread of its own: it taps the interfaces of sessions where the kernel does not make
+//! the copies, and takes copies of what the kernel drops where there are any ([`drops`]).
 //!
 //! Its packet sockets are not those that count flows: whatever happens here, flows are counted as without it. They see
 //! whole frames in the order of the kernel, both directions in one, with what was left to the card. Our own copies, which
 //! bear a mark, are turned away by a filter before anything is copied.
+
+mod drops;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use nix::libc;
-use nix::net::if_::if_nameindex;
+use nix::net::if_::{if_indextoname, if_nameindex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::executor::{Health, Rates, Tapped};
@@ -22,14 +25,17 @@ use super::report::Report;
 use super::sender::{NetworkOutlet, Senders, WhenFull};
 use super::socket::TargetSocket;
 use super::{Executor, Mirror, Vni};
+use crate::capture::dropped::DropSource;
 use crate::capture::{Direction, Frame, LinkType, socket_filter};
 use crate::classify::Classifier;
 use crate::config::glob::Glob;
 use crate::feed::Clock;
 use crate::sys::packet_socket::{Arrival, Inbox, PacketSocket, VirtioNetHeader};
 use crate::time::{NANOS_PER_SEC, Timestamp};
+use drops::Drops;
 
 /// What to mirror, and how interfaces are known.
+#[derive(Clone)]
 pub struct Setup {
     /// The sessions.
     pub mirror: Mirror,
@@ -46,6 +52,17 @@ pub struct Setup {
 /// See [`Setup::describe`].
 pub type Describe = Arc<dyn Fn(&str, usize) -> Option<Tapped> + Send + Sync>;
 
+/// What the thread sees.
+pub struct Sight {
+    /// Whether it taps interfaces; if not, the kernel makes copies of what passes.
+    pub taps: bool,
+    /// Where copies of what the kernel drops come from.
+    pub drops: Option<Box<dyn DropSource>>,
+}
+
+/// A configuration that is ready to be gone over to.
+pub struct Ready(Box<Works>);
+
 /// Mirroring that goes on.
 pub struct LiveMirror {
     commands: Sender<Command>,
@@ -60,30 +77,35 @@ enum Command {
 
 impl LiveMirror {
     /// Opens the ways to the targets and the interfaces that are there, and begins. Call it with the right to open raw
-    /// and packet sockets; the thread keeps what rights the caller has.
+    /// and packet sockets; the thread keeps what rights the caller has. Targets are checked here, if nobody else has their
+    /// `health`.
     ///
     /// # Errors
     /// When the rights are missing, or there is no route to a target.
-    pub fn start(setup: Setup, clock: Clock) -> io::Result<Self> {
-        let works = Box::new(Works::new(setup, clock())?);
+    pub fn start(setup: Setup, sight: Sight, health: Option<Health>, clock: Clock) -> io::Result<Self> {
+        let Ready(works) = Self::prepare(setup, health, clock())?;
         let (commands, received) = unbounded();
         let report = Arc::new(Mutex::new(Report::default()));
         let shared = Arc::clone(&report);
-        let thread =
-            thread::Builder::new().name("mirror".to_owned()).spawn(move || run(works, &clock, &received, &shared))?;
+        let thread = thread::Builder::new()
+            .name("mirror".to_owned())
+            .spawn(move || run(works, sight, &clock, &received, &shared))?;
         Ok(Self { commands, report, thread: Some(thread) })
+    }
+
+    /// Makes ready for another configuration; nothing changes yet.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn prepare(setup: Setup, health: Option<Health>, now: Timestamp) -> io::Result<Ready> {
+        Works::new(setup, health, now).map(Box::new).map(Ready)
     }
 
     /// Goes over to another configuration, between two frames. What does not change goes on being tapped; what the
     /// earlier sessions have queued is sent.
-    ///
-    /// # Errors
-    /// As [`Self::start`]; then everything stays as it is.
-    pub fn replace(&self, setup: Setup, now: Timestamp) -> io::Result<()> {
-        let works = Box::new(Works::new(setup, now)?);
+    pub fn go_over(&self, ready: Ready) {
         // The thread is gone only if it has panicked, which its report shows.
-        self.commands.send(Command::Replace(works)).ok();
-        Ok(())
+        self.commands.send(Command::Replace(ready.0)).ok();
     }
 
     /// What became of everything so far.
@@ -105,7 +127,7 @@ impl LiveMirror {
 struct Works {
     executor: Executor<NetworkOutlet>,
     senders: Senders,
-    _checks: HealthChecks,
+    _checks: Option<HealthChecks>,
     mirror: Mirror,
     vnis: Vec<Vni>,
     watch: Vec<Glob>,
@@ -117,7 +139,7 @@ struct Works {
 type Names = Arc<Mutex<Vec<String>>>;
 
 impl Works {
-    fn new(setup: Setup, now: Timestamp) -> io::Result<Self> {
+    fn new(setup: Setup, health: Option<Health>, now: Timestamp) -> io::Result<Self> {
         let Setup { mirror, vnis, watch, describe, .. } = setup;
         let sockets = mirror.targets().iter().map(TargetSocket::open).collect::<io::Result<Vec<_>>>()?;
         for (target, socket) in mirror.targets().iter().zip(&sockets) {
@@ -126,8 +148,14 @@ impl Works {
             }
         }
         let senders = Senders::start(mirror.targets(), sockets, mirror.sessions().len())?;
-        let health = Health::new(mirror.targets().len());
-        let checks = HealthChecks::start(mirror.targets(), &health)?;
+        let (health, checks) = match health {
+            Some(health) => (health, None),
+            None => {
+                let health = Health::new(mirror.targets().len());
+                let checks = HealthChecks::start(mirror.targets(), &health)?;
+                (health, Some(checks))
+            }
+        };
         let names = Names::default();
         let (known, by_index) = (Arc::clone(&describe), Arc::clone(&names));
         let describe_index = Box::new(move |index: u16| {
@@ -156,6 +184,12 @@ impl Works {
         Report::new(&self.mirror, &self.vnis, &counts, unasked)
     }
 
+    /// Our index of a device, if a session applies to it.
+    fn interface(&self, device: u32) -> Option<u16> {
+        let name = if_indextoname(device).ok()?.to_string_lossy().into_owned();
+        if self.wants(&name) { index_of(&self.names, &name) } else { None }
+    }
+
     /// Whether a session applies to an interface that is watched.
     fn wants(&self, name: &str) -> bool {
         self.watch.iter().any(|pattern| pattern.matches(name)) && (self.describe)(name, MTU_DEFAULT).is_some()
@@ -174,11 +208,16 @@ struct Tap {
 /// All taps, by name.
 type Taps = BTreeMap<String, Tap>;
 
-fn run(mut works: Box<Works>, clock: &Clock, commands: &Receiver<Command>, shared: &Mutex<Report>) {
+fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<Command>, shared: &Mutex<Report>) {
+    let Sight { taps: makes_taps, drops } = sight;
     let (mut taps, mut inbox) = (Taps::new(), Inbox::new(FRAMES_AT_ONCE));
+    let mut drops = drops.map(|source| Drops::new(source, makes_taps));
     let mut frame_bytes = Vec::new();
     let mut earlier = Report::default();
     let mut scan_due = Timestamp::default();
+    if let Some(drops) = &mut drops {
+        drops.want(&works.mirror);
+    }
     loop {
         match commands.try_recv() {
             Ok(Command::Replace(next)) => {
@@ -186,32 +225,51 @@ fn run(mut works: Box<Works>, clock: &Clock, commands: &Receiver<Command>, share
                 *lock(&next.names) = lock(&works.names).clone();
                 earlier.merge(&std::mem::replace(&mut works, next).finish());
                 scan_due = Timestamp::default();
+                if let Some(drops) = &mut drops {
+                    drops.want(&works.mirror);
+                }
             }
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => break,
             Err(TryRecvError::Empty) => {}
         }
         let now = clock();
         if now >= scan_due || scan_due.0 > now.0 + 2 * NANOS_PER_SEC {
-            scan(&mut taps, &works);
+            if makes_taps {
+                scan(&mut taps, &works);
+            }
+            if let Some(drops) = &mut drops {
+                drops.look_again();
+            }
             scan_due = Timestamp(now.0 + NANOS_PER_SEC);
         }
-        wait(&taps);
-        for tap in taps.values_mut() {
-            read(tap, &mut works.executor, &mut inbox, &mut frame_bytes);
-        }
+        wait(&taps, drops.as_ref());
+        see(&mut taps, drops.as_mut(), &mut works, &mut inbox, &mut frame_bytes);
         works.executor.flush();
         earlier.tap_drops += taps.values().filter_map(|tap| tap.socket.take_drops().ok()).sum::<u64>();
         let mut report = works.report();
         report.merge(&earlier);
+        report.at_drop = drops.as_ref().map(Drops::told).unwrap_or_default();
         *lock(shared) = report;
     }
-    for tap in taps.values_mut() {
-        read(tap, &mut works.executor, &mut inbox, &mut frame_bytes);
+    see(&mut taps, drops.as_mut(), &mut works, &mut inbox, &mut frame_bytes);
+    if let Some(drops) = &mut drops {
+        drops.finish(&mut works, &mut frame_bytes);
     }
     earlier.tap_drops += taps.values().filter_map(|tap| tap.socket.take_drops().ok()).sum::<u64>();
     let mut report = works.finish();
     report.merge(&earlier);
+    report.at_drop = drops.as_ref().map(Drops::told).unwrap_or_default();
     *lock(shared) = report;
+}
+
+/// Shows the executor what has come by every way, as much as a turn allows.
+fn see(taps: &mut Taps, drops: Option<&mut Drops>, works: &mut Works, inbox: &mut Inbox, frame_bytes: &mut Vec<u8>) {
+    for tap in taps.values_mut() {
+        read(tap, &mut works.executor, inbox, frame_bytes);
+    }
+    if let Some(drops) = drops {
+        drops.show(works, frame_bytes);
+    }
 }
 
 /// Opens taps on interfaces that have come, and closes those of interfaces that are gone or wanted no more.
@@ -245,8 +303,11 @@ fn index_of(names: &Names, name: &str) -> Option<u16> {
     u16::try_from(at).ok()
 }
 
-fn wait(taps: &Taps) {
-    let mut waiting: Vec<_> = taps.values().map(|tap| PollFd::new(&tap.socket, PollFlags::IN)).collect();
+fn wait(taps: &Taps, drops: Option<&Drops>) {
+    let readiness = drops.map(Drops::readiness);
+    let of_drops = readiness.iter().map(|fd| PollFd::new(fd, PollFlags::IN));
+    let mut waiting: Vec<_> =
+        taps.values().map(|tap| PollFd::new(&tap.socket, PollFlags::IN)).chain(of_drops).collect();
     // A signal that comes between is as good as a frame: the caller looks and comes back.
     poll(&mut waiting, Some(&WAIT)).ok();
 }
@@ -290,22 +351,25 @@ fn show(
     frame_bytes: &mut Vec<u8>,
 ) {
     let offload = &arrival.offload;
-    let addresses = captured.split_at_checked(ETHERNET_ADDRESSES_BYTES);
-    match (arrival.tag, addresses) {
-        (Some(tag), Some((addresses, rest))) if frame.link_type == LinkType::Ethernet => {
-            frame_bytes.clear();
-            frame_bytes.extend_from_slice(addresses);
-            frame_bytes.extend_from_slice(&tag);
-            frame_bytes.extend_from_slice(rest);
-            let longer = Frame {
-                captured_bytes: frame.captured_bytes + TAG_BYTES as u32,
-                original_bytes: frame.original_bytes + TAG_BYTES as u32,
-                ..*frame
-            };
-            executor.observe(&longer, frame_bytes, hints(offload, TAG_BYTES));
-        }
-        _ => executor.observe(frame, captured, hints(offload, 0)),
+    match arrival.tag.and_then(|tag| tagged(frame, captured, tag, frame_bytes)) {
+        Some(longer) => executor.observe(&longer, frame_bytes, hints(offload, TAG_BYTES)),
+        None => executor.observe(frame, captured, hints(offload, 0)),
     }
+}
+
+/// Puts a tag back into an Ethernet frame, which then is in `frame_bytes`.
+fn tagged(frame: &Frame, captured: &[u8], tag: [u8; 4], frame_bytes: &mut Vec<u8>) -> Option<Frame> {
+    let addresses = captured.split_at_checked(ETHERNET_ADDRESSES_BYTES);
+    let (addresses, rest) = addresses.filter(|_| frame.link_type == LinkType::Ethernet)?;
+    frame_bytes.clear();
+    frame_bytes.extend_from_slice(addresses);
+    frame_bytes.extend_from_slice(&tag);
+    frame_bytes.extend_from_slice(rest);
+    Some(Frame {
+        captured_bytes: frame.captured_bytes + TAG_BYTES as u32,
+        original_bytes: frame.original_bytes + TAG_BYTES as u32,
+        ..*frame
+    })
 }
 
 /// What the kernel says was left to the card, in a frame into which a tag of `tag_bytes` was put back. Where it puts the

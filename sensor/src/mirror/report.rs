@@ -22,6 +22,34 @@ pub struct Report {
     pub tap_drops: u64,
     /// What became of copies behind each tunnel device, where the kernel mirrors. They count as sent.
     pub behind: Vec<Behind>,
+    /// Whether packets are copied where the kernel drops them.
+    pub at_drop: AtDrop,
+}
+
+/// Whether packets are copied where the kernel drops them, for rules with `verdict = "rejected"`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AtDrop {
+    /// No rule asked for it.
+    #[default]
+    NotAsked,
+    /// They are, or were before a reload.
+    Copied(DropCounts),
+    /// They can't be.
+    Impossible {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// What became of packets that the kernel dropped, before a session could be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DropCounts {
+    /// Copies that came from the kernel.
+    pub copied: u64,
+    /// Of these, those whose interface can't be told: no session is asked.
+    pub without_interface: u64,
+    /// Packets of which no copy could be made for want of room, by drop reason.
+    pub missed: BTreeMap<String, u64>,
 }
 
 /// What became of copies that were handed to a tunnel device.
@@ -57,7 +85,7 @@ impl Report {
             vni: *vni,
             counts: *counts,
         });
-        Self { sessions: sessions.collect(), unasked, tap_drops: 0, behind: Vec::new() }
+        Self { sessions: sessions.collect(), unasked, tap_drops: 0, ..Self::default() }
     }
 
     /// A report of what the kernel has mirrored; a session's number tells its network identifier.
@@ -82,6 +110,7 @@ impl Report {
             unasked: Unasked { own: counters.own_copies, ..Unasked::default() },
             tap_drops: counters.not_gathered,
             behind: behind.collect(),
+            at_drop: AtDrop::NotAsked,
         }
     }
 
@@ -98,6 +127,9 @@ impl Report {
         self.unasked.undirected += earlier.unasked.undirected;
         self.unasked.own += earlier.unasked.own;
         self.tap_drops += earlier.tap_drops;
+        if self.at_drop == AtDrop::NotAsked {
+            self.at_drop = earlier.at_drop.clone();
+        }
     }
 
     /// Whether every wire frame that a session matched was sent, or skipped for a reason.
@@ -130,6 +162,15 @@ impl Report {
                 "dropped": behind.dropped,
                 "errors": behind.errors,
             })).collect::<Vec<_>>(),
+            "at-drop": match &self.at_drop {
+                AtDrop::NotAsked => Value::Null,
+                AtDrop::Copied(DropCounts { copied, without_interface, missed }) => json!({
+                    "copied": copied,
+                    "without-interface": without_interface,
+                    "missed": missed,
+                }),
+                AtDrop::Impossible { why } => json!({ "impossible": why }),
+            },
             "balances": self.balances(),
         })
     }
@@ -167,6 +208,10 @@ impl fmt::Display for Report {
             if total.fragmented.packets > 0 {
                 writeln!(f, "  sent as fragments: {} frames", total.fragmented.packets)?;
             }
+            if total.partial.packets > 0 {
+                let Volume { packets, bytes } = total.partial;
+                writeln!(f, "  partial: of {packets} dropped packets {bytes} bytes could not be read")?;
+            }
         }
         if self.unasked.undirected > 0 {
             writeln!(
@@ -181,6 +226,22 @@ impl fmt::Display for Report {
         for behind in self.behind.iter().filter(|behind| behind.dropped + behind.errors > 0) {
             let Behind { device, dropped, errors, .. } = behind;
             writeln!(f, "  behind {device}: {dropped} copies dropped, {errors} that could not be sent on")?;
+        }
+        match &self.at_drop {
+            AtDrop::NotAsked => {}
+            AtDrop::Copied(counts) => {
+                let missed: u64 = counts.missed.values().sum();
+                if missed > 0 {
+                    writeln!(f, "  {missed} dropped packets were lost before a session could be asked")?;
+                }
+                if counts.without_interface > 0 {
+                    let none = counts.without_interface;
+                    writeln!(f, "  {none} dropped packets were not mirrored because their interface is not known")?;
+                }
+            }
+            AtDrop::Impossible { why } => {
+                writeln!(f, "  nothing was mirrored where the kernel drops packets: {why}")?;
+            }
         }
         if self.tap_drops > 0 {
             writeln!(f, "  {} frames were lost before a session could be asked", self.tap_drops)?;
@@ -197,6 +258,7 @@ fn direction(counts: &Counts) -> Value {
         "skipped": counts.skipped().map(|(reason, of)| (reason.as_str(), volume(of))).collect::<BTreeMap<_, _>>(),
         "cut": volume(counts.cut),
         "fragmented": volume(counts.fragmented),
+        "partial": volume(counts.partial),
     })
 }
 
@@ -209,12 +271,7 @@ mod tests {
         counts.ingress.matched.add(packets, packets * 100);
         counts.ingress.mirrored.add(packets, packets * 100);
         let vni = Vni::new(7).unwrap_or_else(|| unreachable!());
-        Report {
-            sessions: vec![SessionReport { number, vni, counts }],
-            unasked: Unasked::default(),
-            tap_drops: 1,
-            behind: Vec::new(),
-        }
+        Report { sessions: vec![SessionReport { number, vni, counts }], tap_drops: 1, ..Report::default() }
     }
 
     #[test]

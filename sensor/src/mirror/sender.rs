@@ -62,6 +62,7 @@ struct Item {
     direction: Direction,
     wire_bytes: u64,
     inner_bytes: u64,
+    is_partial: bool,
     may_fragment: bool,
 }
 
@@ -182,6 +183,7 @@ impl OutletLane {
             direction: copy.direction,
             wire_bytes: copy.wire_bytes,
             inner_bytes: copy.inner.len() as u64,
+            is_partial: copy.is_partial,
             may_fragment: copy.may_fragment,
         });
     }
@@ -293,7 +295,7 @@ impl TargetSender {
             let Some(session) = counts.get_mut(usize::from(item.session)) else { continue };
             let counts = session.of(item.direction);
             match outcome {
-                Ok(fragmented) => counts.sent(item.wire_bytes, item.inner_bytes, fragmented),
+                Ok(fragmented) => counts.sent(item.wire_bytes, item.inner_bytes, item.is_partial, fragmented),
                 Err(reason) => counts.skip(reason, 1, item.wire_bytes),
             }
         }
@@ -346,6 +348,7 @@ mod tests {
             envelope: Envelope { src_port: 50_000, dst_port: 4789, tunnel: [0; 8] },
             inner,
             wire_bytes: inner.len() as u64,
+            is_partial: false,
             may_fragment: true,
         }
     }

@@ -7,7 +7,10 @@
 //! the discipline, which others may use, is never taken away. A classifier outlives a process that is killed: the next
 //! attaching replaces what is there under our program's name.
 
-use super::verdicts::{DropReasons, VerdictSource};
+use super::{
+    copies::DropCopies,
+    verdicts::{DropReasons, VerdictSource},
+};
 use crate::sys::interface;
 use aya::{
     BtfError, Ebpf,
@@ -72,9 +75,9 @@ pub enum TapError {
     /// The kernel's type information is not to the loader's liking.
     #[error("the kernel's type information")]
     Btf(#[from] BtfError),
-    /// The wanted drop reasons could not be stored.
-    #[error("the wanted drop reasons could not be stored")]
-    DropReasons(#[from] MapError),
+    /// A map about drops is not to be used.
+    #[error("a map about drops can't be used")]
+    Drops(#[from] MapError),
     /// The object was built from something else.
     #[error("the kernel side has no {name}")]
     Missing {
@@ -227,6 +230,14 @@ impl Taps {
         let program: &mut RawTracePoint = program(&mut self.object, RAW)?;
         patiently(|| program.load()).map_err(failed(RAW))?;
         program.attach("kfree_skb").map(drop).map_err(failed(RAW))
+    }
+
+    /// Copies of drops, once. Programs hold the maps of it from when they are attached on.
+    ///
+    /// # Errors
+    /// They were taken before.
+    pub fn take_copies(&mut self) -> Result<DropCopies, TapError> {
+        DropCopies::new(&mut self.object, &self.reasons)
     }
 
     fn tap(&mut self, name: &'static str, device: &Device, at: TcAttachType) -> Result<SchedClassifierLink, TapError> {

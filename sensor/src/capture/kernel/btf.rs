@@ -80,6 +80,14 @@ impl Btf {
     /// # Errors
     /// The kernel has no such structure or member.
     pub fn offset(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
+        Ok(self.bit_offset(structure, path)? / 8)
+    }
+
+    /// The same in bits, for members that are less than a byte.
+    ///
+    /// # Errors
+    /// The kernel has no such structure or member.
+    pub fn bit_offset(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
         let missing = || BtfError::Missing { name: format!("{structure}.{path}") };
         let mut of = self.find(structure, &[STRUCT, UNION])?.ok_or_else(missing)?;
         let mut bits = 0;
@@ -88,7 +96,7 @@ impl Btf {
             bits += member_bits;
             of = member_type;
         }
-        Ok(bits / 8)
+        Ok(bits)
     }
 
     /// Names and values of an enum.
@@ -317,6 +325,7 @@ mod tests {
         let btf = Btf::parse(blob()).unwrap();
         assert_eq!(btf.offset("outer", "first").unwrap(), 0);
         assert_eq!(btf.offset("outer", "bits").unwrap(), 5);
+        assert_eq!(btf.bit_offset("outer", "bits").unwrap(), 40);
         assert_eq!(btf.offset("outer", "deep").unwrap(), 12);
         assert_eq!(btf.offset("outer", "inner.deep").unwrap(), 20);
     }

@@ -415,7 +415,7 @@ fn ports([a, b, c, d]: [u8; 4]) -> (u16, u16) {
     (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
 }
 
-fn direction(number: u8) -> Direction {
+pub(super) fn direction(number: u8) -> Direction {
     if number == flowtap_abi::Direction::Egress as u8 { Direction::Egress } else { Direction::Ingress }
 }
 

@@ -1,17 +1,16 @@
 //! What a drain brings, put in the sensor's own terms: interfaces instead of devices, wall time, names of reasons.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use flowtap_abi::{Counts, Reason};
 
 use super::clock::Anchor;
 use super::drain::{Flow, Harvest, Verdict};
-use super::route::Routes;
+use super::route::{LOOPBACK, Ways};
 use crate::capture::{
     Block, CaptureDrop, Counted, Direction, DropReason, Interface, Interfaces, Loss, Portless, Refused, Rejection,
 };
-use crate::packet::{Addresses, Fault, NotIp};
+use crate::packet::{Fault, NotIp};
 use crate::time::{Rhythm, Timestamp};
 
 /// Which interface a device of the kernel is here, and which reason a number is.
@@ -21,9 +20,8 @@ pub struct Devices {
     /// Devices that are gone, and the turns after which nothing of them can be left in the kernel.
     leaving: Vec<(u32, u32)>,
     reasons: HashMap<u32, DropReason>,
-    routes: Option<Routes>,
-    /// Routes looked up since the last turn.
-    looked_up: HashMap<(IpAddr, IpAddr), Option<u32>>,
+    /// Looked up since the last turn.
+    ways: Ways,
     /// What has no interface: made when first needed.
     nowhere: Option<u16>,
 }
@@ -31,20 +29,9 @@ pub struct Devices {
 impl Devices {
     /// None is attached. Each reason that drops are asked for comes with its number in the running kernel.
     pub fn new(interfaces: Interfaces, reasons: HashMap<u32, DropReason>) -> Self {
-        let routes = Routes::open()
-            .inspect_err(|error| {
-                tracing::warn!(%error, "routes can't be looked up: drops before routing get `-` for an interface");
-            })
-            .ok();
-        Self {
-            interfaces,
-            attached: HashMap::new(),
-            leaving: Vec::new(),
-            reasons,
-            routes,
-            looked_up: HashMap::new(),
-            nowhere: None,
-        }
+        let mut ways = Ways::default();
+        ways.open();
+        Self { interfaces, attached: HashMap::new(), leaving: Vec::new(), reasons, ways, nowhere: None }
     }
 
     pub(super) fn attach(&mut self, device: u32, interface: u16) {
@@ -61,7 +48,7 @@ impl Devices {
 
     /// To be called after each turn; answers the devices of which nothing is left.
     pub(super) fn turned(&mut self) -> Vec<u32> {
-        self.looked_up.clear();
+        self.ways.forget();
         self.leaving.iter_mut().for_each(|(_, turns)| *turns = turns.saturating_sub(1));
         let gone: Vec<u32> = self.leaving.extract_if(.., |(_, turns)| *turns == 0).map(|(device, _)| device).collect();
         gone.iter().for_each(|device| {
@@ -77,32 +64,14 @@ impl Devices {
     /// The interface of a dropped packet: where the kernel names none, the one that its route leads to. `None` where that
     /// is none of ours.
     fn of_verdict(&mut self, flow: &Flow) -> Option<u16> {
-        // For a rejection's answer the kernel names loopback where it knows no device yet; what really goes out by
-        // loopback has a route that leads there.
         let is_stand_in = flow.interface == LOOPBACK && flow.direction == Direction::Egress;
         if flow.interface != 0 && !is_stand_in {
             return self.of_device(flow.interface);
         }
-        match self.route(flow.addresses) {
+        match self.ways.device(flow.addresses) {
             Some(device) => self.of_device(device),
             None => self.nowhere(),
         }
-    }
-
-    fn route(&mut self, addresses: Addresses) -> Option<u32> {
-        let (src, dst) = match addresses {
-            Addresses::V4 { src, dst } => (IpAddr::V4(src.into()), IpAddr::V4(dst.into())),
-            Addresses::V6 { src, dst } => (IpAddr::V6(src.into()), IpAddr::V6(dst.into())),
-        };
-        if let Some(known) = self.looked_up.get(&(src, dst)) {
-            return *known;
-        }
-        if self.looked_up.len() >= ROUTES_PER_TURN_MAX {
-            return None;
-        }
-        let device = self.routes.as_mut().and_then(|routes| routes.device(src, dst));
-        self.looked_up.insert((src, dst), device);
-        device
     }
 
     /// The interface that stands for none, whose id is `-`.
@@ -116,12 +85,6 @@ impl Devices {
 
 /// After the turn during which a device went, its counts may be in either generation; two turns empty both.
 const TURNS_TO_EMPTY: u32 = 2;
-
-/// How many routes are looked up between two turns: each is a request to the kernel.
-const ROUTES_PER_TURN_MAX: usize = 4096;
-
-/// The kernel gives this index to every namespace's loopback.
-const LOOPBACK: u32 = 1;
 
 /// The id of what has no interface.
 const NOWHERE: &str = "-";

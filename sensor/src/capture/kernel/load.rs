@@ -7,7 +7,7 @@ use super::{
     attach::{Attachment, Taps},
     btf::{Btf, BtfError, KERNEL_BTF},
     drain::{Drain, DrainError},
-    verdicts::{DropReasons, OFFSETS, REASON_ARGUMENT},
+    verdicts::{CHECKSUM_STATE, DropReasons, OFFSETS, REASON_ARGUMENT, TAG},
 };
 use crate::sys::barrier;
 use aya::{EbpfError, EbpfLoader, maps::MapError, programs::ProgramError};
@@ -32,6 +32,8 @@ pub struct Sizes {
     pub reasons_max: u32,
     /// Size of the ring buffer for what finds no room; a power of two, and a whole number of pages.
     pub overflow_bytes: u32,
+    /// Size of the ring buffer for copies of dropped packets, likewise.
+    pub copies_bytes: u32,
 }
 
 impl Default for Sizes {
@@ -42,6 +44,7 @@ impl Default for Sizes {
             fragments_max: 1 << 13,
             reasons_max: 1 << 12,
             overflow_bytes: 1 << 20,
+            copies_bytes: COPIES_BYTES_MIN,
         }
     }
 }
@@ -59,8 +62,14 @@ impl Sizes {
             + map(self.fragments_max, 44, 8)
             + map(self.reasons_max, 8, 8)
             + self.overflow_bytes as u64
+            + self.copies_bytes as u64
     }
 }
+
+/// Room for copies of dropped packets where nobody wants any: the least there can be.
+pub(super) const COPIES_BYTES_MIN: u32 = 4096;
+/// Where somebody does: some 13,000 small packets, or 1,900 of an Ethernet's size.
+pub const COPIES_BYTES: u32 = 1 << 22;
 
 /// The kernel's own part of a hash map's element, and its bucket.
 const ENTRY_BYTES: u64 = 48;
@@ -128,6 +137,10 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     for (global, structure, member) in OFFSETS {
         offsets.push((global, btf.offset(structure, member)?));
     }
+    let (global, structure, member) = CHECKSUM_STATE;
+    offsets.push((global, btf.bit_offset(structure, member)?));
+    let (global, structure, member) = TAG;
+    offsets.extend(btf.offset(structure, member).ok().map(|offset| (global, offset)));
 
     let mut loader = EbpfLoader::new();
     loader.override_global("WATCHED_NAMESPACE", &namespace, true);
@@ -140,8 +153,12 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     }
     let flow_maps = ["FLOWS_V4_A", "FLOWS_V4_B", "FLOWS_V6_A", "FLOWS_V6_B"].map(|name| (name, sizes.flows_max));
     let verdict_maps = ["VERDICTS_A", "VERDICTS_B"].map(|name| (name, sizes.verdicts_max));
-    let others =
-        [("FRAGMENTS", sizes.fragments_max), ("REASONS", sizes.reasons_max), ("OVERFLOW", sizes.overflow_bytes)];
+    let others = [
+        ("FRAGMENTS", sizes.fragments_max),
+        ("REASONS", sizes.reasons_max),
+        ("OVERFLOW", sizes.overflow_bytes),
+        ("DROP_COPIES", sizes.copies_bytes),
+    ];
     for (name, entries_max) in flow_maps.into_iter().chain(verdict_maps).chain(others) {
         loader.map_max_entries(name, entries_max);
     }
@@ -170,10 +187,17 @@ mod tests {
     #[test]
     fn memory_is_told_before_it_is_taken() {
         // A kernel entry of 48 bytes, key and value rounded up to eight, and a bucket of 16 for each of a power of two.
-        let sizes = Sizes { flows_max: 1000, verdicts_max: 1, fragments_max: 1, reasons_max: 1, overflow_bytes: 4096 };
+        let sizes = Sizes {
+            flows_max: 1000,
+            verdicts_max: 1,
+            fragments_max: 1,
+            reasons_max: 1,
+            overflow_bytes: 4096,
+            copies_bytes: 8192,
+        };
         let flows = 2 * (1000 * (48 + 24 + 40) + 1024 * 16 + 1000 * (48 + 48 + 40) + 1024 * 16);
         let verdicts = 2 * (48 + 48 + 40 + 16);
-        let others = (48 + 48 + 8 + 16) + (48 + 8 + 8 + 16) + 4096;
+        let others = (48 + 48 + 8 + 16) + (48 + 8 + 8 + 16) + 4096 + 8192;
         assert_eq!(sizes.memory_bytes(), flows + verdicts + others);
     }
 }

@@ -3,6 +3,7 @@
 //! Needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON) and Linux 6.6 with BTF; elsewhere each test says that it was
 //! skipped.
 
+mod drops;
 mod flips;
 mod frames;
 mod headers;
@@ -49,8 +50,14 @@ impl Sums {
     }
 }
 
-const SMALL: Sizes =
-    Sizes { flows_max: 4096, verdicts_max: 256, fragments_max: 64, reasons_max: 64, overflow_bytes: 1 << 16 };
+const SMALL: Sizes = Sizes {
+    flows_max: 4096,
+    verdicts_max: 256,
+    fragments_max: 64,
+    reasons_max: 64,
+    overflow_bytes: 1 << 16,
+    copies_bytes: 1 << 16,
+};
 
 /// The kernel plane, or `None` where this machine does not let us.
 fn plane(sizes: &Sizes) -> Option<(Taps, Drain)> {

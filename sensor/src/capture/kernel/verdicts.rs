@@ -53,26 +53,36 @@ impl DropReasons {
 const PREFIX: &str = "SKB_DROP_REASON_";
 
 /// Offsets that the verdict program wants: the name of its global, and structure and member in the kernel.
-pub(super) const OFFSETS: [(&str, &str, &str); 18] = [
+pub(super) const OFFSETS: [(&str, &str, &str); 22] = [
     ("SKB_HEAD", "sk_buff", "head"),
     ("SKB_DATA", "sk_buff", "data"),
     ("SKB_TAIL", "sk_buff", "tail"),
     ("SKB_END", "sk_buff", "end"),
     ("SKB_LEN", "sk_buff", "len"),
     ("SKB_NETWORK_HEADER", "sk_buff", "network_header"),
+    ("SKB_MAC_HEADER", "sk_buff", "mac_header"),
     ("SKB_PROTOCOL", "sk_buff", "protocol"),
     ("SKB_DEVICE", "sk_buff", "dev"),
     ("SKB_IN_INTERFACE", "sk_buff", "skb_iif"),
     ("SKB_SOCKET", "sk_buff", "sk"),
     ("SKB_CONTROL_BUFFER", "sk_buff", "cb"),
     ("CONTROL_BUFFER_WORDS", "qdisc_skb_cb", "data"),
+    ("SKB_CHECKSUM_START", "sk_buff", "csum_start"),
+    ("SKB_CHECKSUM_OFFSET", "sk_buff", "csum_offset"),
     ("SHARED_GSO_SIZE", "skb_shared_info", "gso_size"),
     ("SHARED_GSO_SEGMENTS", "skb_shared_info", "gso_segs"),
     ("DEVICE_INDEX", "net_device", "ifindex"),
+    ("DEVICE_TYPE", "net_device", "type"),
     ("DEVICE_NAMESPACE", "net_device", "nd_net.net"),
     ("SOCKET_NAMESPACE", "sock", "__sk_common.skc_net.net"),
     ("NAMESPACE_INODE", "net", "ns.inum"),
 ];
+
+/// The same in bits: how far a packet's transport checksum is.
+pub(super) const CHECKSUM_STATE: (&str, &str, &str) = ("SKB_CHECKSUM_STATE", "sk_buff", "ip_summed");
+
+/// The same in bytes, of what younger kernels have alone: the VLAN tag beside a packet as one word (since 6.1).
+pub(super) const TAG: (&str, &str, &str) = ("SKB_TAG", "sk_buff", "vlan_all");
 
 /// Which argument of the tracepoint the verdict program takes for the reason.
 pub(super) const REASON_ARGUMENT: u32 = 2;

@@ -87,6 +87,12 @@ pub enum MirrorError {
         /// Its name.
         service: &'static str,
     },
+    /// A rule for what the kernel rejects, which AWS never mirrors, likewise.
+    #[error("line {line}: with `aws-parity`, packets that are rejected are never mirrored")]
+    RejectedUnderParity {
+        /// Of the rule.
+        line: usize,
+    },
     /// Two sessions that an interface can have both have one number, so their order is open.
     #[error(
         "line {line}: there is already a session {number} for interfaces that match both `{interface}` and `{other}`"

@@ -390,6 +390,9 @@ fn what_aws_never_mirrors_has_no_rule_under_parity() {
         assert_eq!(parity(&rule).unwrap_err().to_string(), expected);
     }
     assert!(parity("number = 1, action = 'accept', service = 'dns'").is_ok());
+    let rejected =
+        parity("direction = 'ingress', number = 1, action = 'accept', verdict = 'rejected'").unwrap_err().to_string();
+    assert_eq!(rejected, "line 5: with `aws-parity`, packets that are rejected are never mirrored");
 }
 
 #[test]
@@ -441,10 +444,14 @@ fn every_session_has_a_vni_of_its_own_unless_told_otherwise() {
 }
 
 #[test]
-fn rules_for_dropped_packets_are_refused_where_they_would_be_executed() {
+fn a_rule_that_takes_what_is_dropped_is_found() {
     let text = FIRST.replacen("{ direction = \"ingress\"", "{ verdict = \"rejected\", direction = \"ingress\"", 1);
     assert_ne!(text, FIRST);
-    let refusal = mirror(&text).check_points().unwrap_err().to_string();
-    assert!(refusal.starts_with("mirror filter `all-tcp`: rule 100 has `verdict = \"rejected\"`"), "{refusal}");
-    assert_eq!(mirror(FIRST).check_points(), Ok(()));
+    let rule = mirror(&text).drop_rule().unwrap();
+    assert_eq!(rule.to_string(), "mirror filter `all-tcp`: rule 100 has `verdict = \"rejected\"`");
+    assert_eq!(mirror(FIRST).drop_rule(), None);
+    // One that takes nothing needs no copies.
+    let refusing = text.replace("action = \"accept\"", "action = \"reject\"");
+    assert_ne!(refusing, text);
+    assert_eq!(mirror(&refusing).drop_rule(), None);
 }

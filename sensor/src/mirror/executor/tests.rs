@@ -1,5 +1,7 @@
 //! Sessions at work, with an outlet that keeps what it is given.
 
+mod drops;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 

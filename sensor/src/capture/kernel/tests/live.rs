@@ -20,7 +20,7 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const PAYLOAD_BYTES: usize = 20_000_000;
 
-fn watched() -> Option<(Pair, Taps, Drain, Device)> {
+pub(super) fn watched() -> Option<(Pair, Taps, Drain, Device)> {
     let pair = Pair::join()?;
     let (mut taps, drain) = plane(&SMALL)?;
     let device = Device::find(NEAR).unwrap();
@@ -30,7 +30,7 @@ fn watched() -> Option<(Pair, Taps, Drain, Device)> {
     Some((pair, taps, drain, device))
 }
 
-fn drain(kernel: &mut Drain) -> Sums {
+pub(super) fn drain(kernel: &mut Drain) -> Sums {
     let mut sums = Sums::default();
     kernel.drain(&mut sums).unwrap();
     sums
@@ -151,7 +151,7 @@ fn nothing_is_counted_where_nothing_is_attached() {
 }
 
 /// Loads rules in the caller's namespace, if that works here.
-fn nftables(rules: &str) -> bool {
+pub(super) fn nftables(rules: &str) -> bool {
     let succeeds =
         |arguments: &[&str]| Command::new("nft").args(arguments).status().is_ok_and(|status| status.success());
     if succeeds(&[rules]) {
@@ -178,16 +178,16 @@ fn two_planes_on_one_interface_count_for_themselves() {
     assert!(drain(&mut other_kernel).flows.is_empty());
 }
 
-const DATAGRAM_BYTES: usize = 100;
+pub(super) const DATAGRAM_BYTES: usize = 100;
 
 /// Sends datagrams from the far end.
-fn send(pair: &Pair, to: &str, port: u16, count: usize) {
+pub(super) fn send(pair: &Pair, to: &str, port: u16, count: usize) {
     let to = SocketAddr::new(to.parse().unwrap(), port);
     pair.far(move || datagrams(to).take(count).for_each(|sent| sent.unwrap()));
 }
 
 /// Sending a datagram, again and again. A port without a socket answers with ICMP, which a connected socket would hear.
-fn datagrams(to: SocketAddr) -> impl Iterator<Item = std::io::Result<()>> {
+pub(super) fn datagrams(to: SocketAddr) -> impl Iterator<Item = std::io::Result<()>> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let socket = UdpSocket::bind((any, 0)).unwrap();
     std::iter::repeat_with(move || socket.send_to(&[1; DATAGRAM_BYTES], to).map(drop))
