@@ -23,7 +23,7 @@ use aya_ebpf::{
 };
 use facts::{Facts, Place, READ, SHORT};
 use flowtap_abi::{
-    Direction,
+    Direction, choice,
     mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, RuleList, TARGETS_OF_SESSION_MAX, Unjudged, known},
 };
 use tables::Scratch;
@@ -189,7 +189,7 @@ impl Copy {
         if !rate::admit(self.slot, session, self.frames, self.bytes) {
             return CopyOutcome::RateLimited;
         }
-        let outcome = cloned(skb, [COPY_MAGIC, self.slot, number, self.flow as u32], target.device);
+        let outcome = cloned(skb, [COPY_MAGIC, self.slot, number, choice::port_hash(self.flow)], target.device);
         if is_too_big && matches!(outcome, CopyOutcome::Mirrored) {
             self.count(CopyOutcome::Fragmented);
         }

@@ -15,7 +15,6 @@ use nix::net::if_::if_nameindex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::executor::{Health, Rates, Tapped};
-use super::flow_hash::FlowSeed;
 use super::health::HealthChecks;
 use super::inner::{Hints, PartialChecksum};
 use super::report::Report;
@@ -136,7 +135,7 @@ impl Works {
         });
         let outlet = senders.outlet(WhenFull::Skip);
         let rates = Rates::Hold(now);
-        let executor = Executor::new(&mirror, &vnis, FlowSeed::default(), rates, health, describe_index, outlet);
+        let executor = Executor::new(&mirror, &vnis, rates, health, describe_index, outlet);
         Ok(Self { executor, senders, _checks: checks, mirror, vnis, watch, describe, names })
     }
 

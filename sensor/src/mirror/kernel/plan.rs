@@ -8,11 +8,13 @@ use super::{
 };
 use crate::{
     classify::Classifier,
-    mirror::{Mirror, Mode, Session, SessionNumber, Target, TooBig, Vni},
+    mirror::{Mirror, Mode, Session, SessionNumber, TooBig, Vni, balance},
 };
 use flowlog::record::TrafficClass;
-use flowtap_abi::mirror::{Buckets, COST_SHIFT, Cost, MirrorSession, MirrorTarget, TUNNEL_PORTS_MAX, known};
-use sha2::{Digest as _, Sha256};
+use flowtap_abi::{
+    choice,
+    mirror::{Buckets, COST_SHIFT, Cost, MirrorSession, MirrorTarget, TUNNEL_PORTS_MAX, known},
+};
 
 /// What is mirrored, and what the rules need to know of the host.
 #[derive(Debug, Clone)]
@@ -116,8 +118,8 @@ impl KernelMirror {
                 let fits = path.is_some_and(|path| largest <= path.frame_bytes_max);
                 let (address, version) = widened(target.address);
                 let written = MirrorTarget {
-                    identity: identity_of(target),
-                    inverse_weight: (1 << 32) / u64::from(target.weight.number().get()),
+                    identity: balance::identity(target.address, target.port.get()),
+                    inverse_weight: choice::inverse_weight(target.weight.number().get()),
                     address,
                     version,
                     device,
@@ -138,17 +140,6 @@ impl KernelMirror {
 /// What makes a session the same one after a change of the configuration.
 pub(super) fn identity(session: &Session) -> (SessionNumber, String) {
     (session.number, session.interface.as_str().to_owned())
-}
-
-/// Distinguishes targets in the choice by flow: the same after every start, whatever else is configured.
-fn identity_of(target: &Target) -> u64 {
-    let mut hash = Sha256::new();
-    let (address, _) = widened(target.address);
-    hash.update(address);
-    hash.update(target.port.get().to_be_bytes());
-    let digest: [u8; 32] = hash.finalize().into();
-    let [a, b, c, d, e, f, g, h, ..] = digest;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn as_session(session: &Session, vni: u32) -> MirrorSession {
