@@ -20,7 +20,7 @@ mod taps;
 mod tend;
 mod tunnel;
 
-pub use counters::{CopyTotals, Fragmentation, MirrorCounters, SessionCounters, TunnelLosses, is_skip, outcome_name};
+pub use counters::{CopyTotals, MirrorCounters, SessionCounters, TunnelLosses, is_skip, outcome_name};
 pub use flowtap_abi::mirror::{COPY_MARK, COPY_MARK_MASK, CopyOutcome};
 pub use path::{Path, PathTooSmall};
 pub use plan::Plan;
@@ -30,7 +30,7 @@ pub use tables::TablesError;
 pub use tend::Notice;
 pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 
-use super::{Mirror, SessionNumber, Target};
+use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation};
 use crate::{capture::kernel::Device, classify::Classifier, sys::barrier};
 use aya::{Ebpf, programs::tc::SchedClassifierLink};
 use flowtap_abi::mirror::{CopyCounts, Unjudged};
@@ -59,6 +59,8 @@ pub struct KernelMirror {
     cuts: HashMap<u32, SchedClassifierLink>,
     /// What earlier generations counted, by session.
     totals: HashMap<(SessionNumber, String), [CopyCounts; 2]>,
+    /// As it was before the first copy.
+    fragmentation: Option<Fragmentation>,
     /// What was said already, so that it is not said again.
     noticed: Vec<Notice>,
     /// The same of tunnel devices that can't be made again.
@@ -87,6 +89,7 @@ impl KernelMirror {
             healthy: Vec::new(),
             cuts: HashMap::new(),
             totals: HashMap::new(),
+            fragmentation: Fragmentation::read().ok(),
             noticed: Vec::new(),
             gone: Vec::new(),
         };
@@ -207,6 +210,7 @@ impl KernelMirror {
             own_copies: self.tables.unjudged(Unjudged::OwnCopy)?,
             not_gathered: self.tables.unjudged(Unjudged::NotGathered)?,
             devices: self.losses.clone(),
+            fragmentation: self.fragmentation.and_then(|before| Some(Fragmentation::read().ok()?.since(before))),
         })
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::counters::{Counts, SessionCounts, Volume};
 use super::executor::Unasked;
+use super::fragmentation::Fragmentation;
 #[cfg(feature = "ebpf")]
 use super::kernel::MirrorCounters;
 use super::{Mirror, Vni};
@@ -22,6 +23,9 @@ pub struct Report {
     pub tap_drops: u64,
     /// What became of copies behind each tunnel device, where the kernel mirrors. They count as sent.
     pub behind: Vec<Behind>,
+    /// What IP did meanwhile with packets too large for their path, all traffic of the network namespace together. Where
+    /// the kernel mirrors, and tells.
+    pub fragmentation: Option<Fragmentation>,
 }
 
 /// What became of copies that were handed to a tunnel device.
@@ -57,7 +61,7 @@ impl Report {
             vni: *vni,
             counts: *counts,
         });
-        Self { sessions: sessions.collect(), unasked, tap_drops: 0, behind: Vec::new() }
+        Self { sessions: sessions.collect(), unasked, tap_drops: 0, behind: Vec::new(), fragmentation: None }
     }
 
     /// A report of what the kernel has mirrored; a session's number tells its network identifier.
@@ -82,6 +86,7 @@ impl Report {
             unasked: Unasked { own: counters.own_copies, ..Unasked::default() },
             tap_drops: counters.not_gathered,
             behind: behind.collect(),
+            fragmentation: counters.fragmentation,
         }
     }
 
@@ -130,6 +135,10 @@ impl Report {
                 "dropped": behind.dropped,
                 "errors": behind.errors,
             })).collect::<Vec<_>>(),
+            "ip-fragmentation": self.fragmentation.map(|fragmentation| json!({
+                "failed": fragmentation.failed,
+                "fragments": fragmentation.fragments,
+            })),
             "balances": self.balances(),
         })
     }
@@ -182,6 +191,10 @@ impl fmt::Display for Report {
             let Behind { device, dropped, errors, .. } = behind;
             writeln!(f, "  behind {device}: {dropped} copies dropped, {errors} that could not be sent on")?;
         }
+        if let Some(Fragmentation { failed, .. }) = self.fragmentation.filter(|fragmentation| fragmentation.failed > 0)
+        {
+            writeln!(f, "  {failed} packets were too large for their path, copies and all other traffic of the host")?;
+        }
         if self.tap_drops > 0 {
             writeln!(f, "  {} frames were lost before a session could be asked", self.tap_drops)?;
         }
@@ -214,6 +227,7 @@ mod tests {
             unasked: Unasked::default(),
             tap_drops: 1,
             behind: Vec::new(),
+            fragmentation: Some(Fragmentation { failed: 4, fragments: 0 }),
         }
     }
 
@@ -225,5 +239,7 @@ mod tests {
         let packets: Vec<_> = all.sessions.iter().map(|session| session.counts.total().mirrored.packets).collect();
         assert_eq!((packets, all.tap_drops, all.balances()), (vec![11, 7], 3, true));
         assert_eq!(all.to_json()["sessions"][0]["metrics"]["NetworkMirrorIn"], 1100);
+        assert_eq!(all.to_json()["ip-fragmentation"]["failed"], 4);
+        assert!(all.to_string().contains("\n  4 packets were too large for their path"), "{all}");
     }
 }

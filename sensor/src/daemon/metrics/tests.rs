@@ -6,6 +6,7 @@ use super::*;
 use crate::capture::Stay;
 use crate::ledger::{FrameCounts, RowCounts};
 use crate::mirror::counters::SessionCounts;
+use crate::mirror::fragmentation::Fragmentation;
 use crate::packet::{Fault, NotIp};
 use crate::policy::PolicyCounters;
 use crate::time::{NANOS_PER_SEC, Timestamp};
@@ -105,7 +106,8 @@ fn sessions_have_lines_of_their_own() {
     counts.ingress.skip(Skip::RateLimit, 3, 300);
     let session = SessionReport { number: 12, vni: crate::mirror::Vni::new(7).unwrap(), counts };
     let behind = vec![Behind { device: "tunnel0".to_owned(), sent: 7, dropped: 1, errors: 0 }];
-    let report = Report { sessions: vec![session], behind, ..Report::default() };
+    let fragmentation = Some(Fragmentation { failed: 2, fragments: 9 });
+    let report = Report { sessions: vec![session], behind, fragmentation, ..Report::default() };
     let text = text(&Status { mirror: Some(report), ..known() });
     for line in [
         "flowtap_mirror_matched_packets_total{direction=\"ingress\",session=\"12\"} 10",
@@ -113,6 +115,8 @@ fn sessions_have_lines_of_their_own() {
         "flowtap_mirror_mirrored_bytes_total{direction=\"egress\",session=\"12\"} 0",
         "flowtap_mirror_skipped_packets_total{direction=\"ingress\",reason=\"rate-limit\",session=\"12\"} 3",
         "flowtap_mirror_device_dropped_total{device=\"tunnel0\"} 1",
+        "flowtap_mirror_ip_fragmentation_failures_total 2",
+        "flowtap_mirror_ip_fragments_total 9",
     ] {
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }

@@ -92,7 +92,7 @@ impl Model {
 
 fn tapped(mirror: &Mirror, name: &str, mtu: usize) -> Option<Tapped> {
     let decider = Decider::new(mirror, name).unwrap();
-    let of_name = mirror.sessions_of(name).len() > 0;
+    let of_name = !mirror.sessions_of(name).is_empty();
     of_name.then(|| Tapped { decider, classifier: Classifier::default(), local: LocalNetworks::new(&[]), mtu })
 }
 

@@ -179,6 +179,29 @@ fn a_path_too_small_is_told_and_frames_are_fragmented_or_skipped() {
     }
 }
 
+/// Nobody has looked at the path since it became smaller, so copies go that must not be fragmented.
+#[test]
+fn what_is_lost_behind_the_tunnel_device_is_told() {
+    let Some(net) = Net::join() else { return };
+    let all = filter(&[protocol("udp")]);
+    let plan = plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TAP, &all)]);
+    let Some(mut mirror) = mirrored(plan, TAP) else { return };
+    datagrams(&net, 3, 1472);
+    let before = mirror.counters().unwrap().fragmentation.unwrap();
+    assert_eq!((before.failed, before.fragments), (0, 0));
+    net.mtu(1400);
+    datagrams(&net, 5, 1472);
+    assert_eq!(frames_of(&mirror), (8, 8, 0));
+    mirror.tend().unwrap();
+    let counters = mirror.counters().unwrap();
+    let [device] = &counters.devices[..] else { panic!("{counters:?}") };
+    assert_eq!((device.dropped + device.errors, counters.fragmentation.unwrap().failed), (5, 5), "{counters:?}");
+    // Now it is known, and fragments are made: two of each.
+    datagrams(&net, 5, 1472);
+    let fragmentation = mirror.counters().unwrap().fragmentation.unwrap();
+    assert_eq!((fragmentation.failed, fragmentation.fragments), (5, 10));
+}
+
 #[test]
 fn a_rate_is_kept_and_what_is_beyond_is_counted() {
     let Some(net) = Net::join() else { return };
