@@ -10,6 +10,7 @@
 //! so were the rest of the choices here.
 
 mod counters;
+mod link;
 mod netlink;
 mod path;
 mod plan;
@@ -22,6 +23,7 @@ mod tunnel;
 
 pub use counters::{CopyTotals, MirrorCounters, SessionCounters, TunnelLosses, is_skip, outcome_name};
 pub use flowtap_abi::mirror::{COPY_MARK, COPY_MARK_MASK, CopyOutcome};
+pub use link::LinkDevice;
 pub use path::{Path, PathTooSmall};
 pub use plan::Plan;
 pub use programs::{MirrorSizes, ProgramsError};
@@ -57,6 +59,10 @@ pub struct KernelMirror {
     healthy: Vec<bool>,
     /// The programs that cut, by the device they are at.
     cuts: HashMap<u32, SchedClassifierLink>,
+    link: LinkDevice,
+    /// The program at that device while it is there, and why it is not.
+    link_program: Option<SchedClassifierLink>,
+    no_link: Option<String>,
     /// What earlier generations counted, by session.
     totals: HashMap<(SessionNumber, String), [CopyCounts; 2]>,
     /// As it was before the first copy.
@@ -74,6 +80,14 @@ impl KernelMirror {
     /// # Errors
     /// What the kernel or the caller lacks, or what stands in the way; then nothing is left behind.
     pub fn new(plan: Plan, sizes: &MirrorSizes) -> Result<Self, KernelMirrorError> {
+        Self::with_link(plan, sizes, &mut LinkDevice::reserve())
+    }
+
+    /// The same with a device for copies without link layer that was reserved before, which [`Self::into_link`] gives back.
+    ///
+    /// # Errors
+    /// As for [`Self::new`]; then the device stays with the caller.
+    pub fn with_link(plan: Plan, sizes: &MirrorSizes, link: &mut LinkDevice) -> Result<Self, KernelMirrorError> {
         let mut object = programs::load(sizes)?;
         let tables = Tables::new(&mut object)?;
         let mut this = Self {
@@ -88,13 +102,35 @@ impl KernelMirror {
             paths: Vec::new(),
             healthy: Vec::new(),
             cuts: HashMap::new(),
+            link: LinkDevice::default(),
+            link_program: None,
+            no_link: None,
             totals: HashMap::new(),
             fragmentation: Fragmentation::read().ok(),
             noticed: Vec::new(),
             gone: Vec::new(),
         };
         this.replace(plan)?;
+        this.link = std::mem::take(link);
         Ok(this)
+    }
+
+    /// Stops mirroring, and gives back what may be used again.
+    pub fn into_link(mut self) -> LinkDevice {
+        self.clear();
+        std::mem::take(&mut self.link)
+    }
+
+    fn clear(&mut self) {
+        // First nothing makes copies any more, then their way out goes.
+        self.taps.clear();
+        self.cuts.clear();
+        self.link_program = None;
+        self.link.remove(&mut self.netlink);
+        for tunnel in self.tunnels.drain(..) {
+            // Nobody is left to be told; a device that stays is known as ours next time.
+            tunnel.remove(&mut self.netlink).unwrap_or_default();
+        }
     }
 
     /// Mirrors what passes `device` from now on, as far as a session applies to it; once, however often it is called.
@@ -111,6 +147,9 @@ impl KernelMirror {
             let (tables, generation) = (&mut self.tables, &mut self.generation);
             tables.write_interface(generation, &self.plan.mirror, &device.name, device.index)?;
             tap.programs = Some(self.tap_programs(device)?);
+            if !device.ethernet {
+                self.give_link_layer();
+            }
         }
         self.taps.insert(device.index, tap);
         // Its frames may be larger than others'.
@@ -232,13 +271,7 @@ impl KernelMirror {
 
 impl Drop for KernelMirror {
     fn drop(&mut self) {
-        // First nothing makes copies any more, then their way out goes.
-        self.taps.clear();
-        self.cuts.clear();
-        for tunnel in self.tunnels.drain(..) {
-            // Nobody is left to be told; a device that stays is known as ours next time.
-            tunnel.remove(&mut self.netlink).unwrap_or_default();
-        }
+        self.clear();
     }
 }
 

@@ -94,6 +94,11 @@ impl Netlink {
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
         // The kernel takes an alias only for a device that is there.
         let index = self.link_by_name(name)?.map(|link| link.index).unwrap_or_default();
+        self.set_alias(index, alias)
+    }
+
+    /// Writes on a device what people shall know of it.
+    pub(super) fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];

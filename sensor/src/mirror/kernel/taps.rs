@@ -44,6 +44,9 @@ impl KernelMirror {
             if let Some(tap) = self.taps.get_mut(&device.index) {
                 tap.programs = Some(programs);
             }
+            if !device.ethernet {
+                self.give_link_layer();
+            }
         }
         self.cut(mirror, paths)
     }

@@ -4,6 +4,7 @@
 use super::{
     KernelMirror, KernelMirrorError, Path, PathTooSmall, TunnelLosses,
     netlink::Sent,
+    taps::Tap,
     tunnel::{Tunnel, tunnels_of},
 };
 use crate::mirror::TooBig;
@@ -20,6 +21,13 @@ pub enum Notice {
         target: String,
         /// Its address.
         address: IpAddr,
+    },
+    /// An interface has no link layer, and no device can be had that gives its copies one: they are skipped.
+    NoLinkLayer {
+        /// Its name.
+        interface: String,
+        /// Why.
+        cause: String,
     },
     /// A tunnel device was taken away by somebody, and has been made again.
     TunnelMadeAgain {
@@ -42,6 +50,11 @@ impl fmt::Display for Notice {
             Self::NoRoute { target, address } => {
                 write!(f, "there is no route to mirror target `{target}` ({address}): its copies are lost")
             }
+            Self::NoLinkLayer { interface, cause } => write!(
+                f,
+                "{interface} has no Ethernet headers, and there is no device to give its copies some: {cause}; they are \
+                 skipped"
+            ),
             Self::TunnelMadeAgain { device } => {
                 write!(f, "the mirror's tunnel device {device} was removed by somebody; it has been made again")
             }
@@ -62,6 +75,11 @@ impl KernelMirror {
     /// The kernel refuses.
     pub fn tend(&mut self) -> Result<Vec<Notice>, KernelMirrorError> {
         let mut notices = self.tend_tunnels()?;
+        if self.has_lost_link_layer().map_err(KernelMirrorError::Netlink)? {
+            self.link_program = None;
+            self.give_link_layer();
+            notices.extend(self.link_device().map(|device| Notice::TunnelMadeAgain { device }));
+        }
         for tap in self.taps.values_mut() {
             let link = self.netlink.link(tap.device.index).map_err(KernelMirrorError::Netlink)?;
             tap.mtu = link.map_or(tap.mtu, |link| link.mtu);
@@ -115,9 +133,18 @@ impl KernelMirror {
         Ok(notices)
     }
 
+    /// What is to be said of interfaces without link layer.
+    fn link_notices(&self) -> impl Iterator<Item = Notice> {
+        let bare = self.taps.values().filter(|tap| tap.programs.is_some() && !tap.device.ethernet);
+        self.no_link.iter().flat_map(move |cause| {
+            let notice = |tap: &Tap| Notice::NoLinkLayer { interface: tap.device.name.clone(), cause: cause.clone() };
+            bare.clone().map(notice)
+        })
+    }
+
     /// What is to be said of the paths as they are.
     fn path_notices(&self) -> Vec<Notice> {
-        let mut notices = Vec::new();
+        let mut notices: Vec<_> = self.link_notices().collect();
         for session in self.plan.mirror.sessions() {
             let taps = self.taps.values().filter(|tap| session.interface.matches(&tap.device.name));
             let Some(largest) = taps.max_by_key(|tap| (tap.mtu, &tap.device.name)) else { continue };

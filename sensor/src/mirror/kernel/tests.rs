@@ -4,6 +4,7 @@
 //! skipped.
 
 mod alike;
+mod bare;
 mod copies;
 mod frames;
 mod harm;
