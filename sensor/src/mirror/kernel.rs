@@ -23,7 +23,6 @@ mod tunnel;
 
 pub use counters::{CopyTotals, MirrorCounters, SessionCounters, TunnelLosses, is_skip, outcome_name};
 pub use flowtap_abi::mirror::{COPY_MARK, COPY_MARK_MASK, CopyOutcome};
-pub use link::LinkDevice;
 pub use path::{Path, PathTooSmall};
 pub use plan::Plan;
 pub use programs::{MirrorSizes, ProgramsError};
@@ -36,6 +35,7 @@ use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation};
 use crate::{capture::kernel::Device, classify::Classifier, sys::barrier};
 use aya::{Ebpf, programs::tc::SchedClassifierLink};
 use flowtap_abi::mirror::{CopyCounts, Unjudged};
+use link::LinkDevice;
 use netlink::Netlink;
 use plan::identity;
 use std::collections::HashMap;
@@ -80,14 +80,6 @@ impl KernelMirror {
     /// # Errors
     /// What the kernel or the caller lacks, or what stands in the way; then nothing is left behind.
     pub fn new(plan: Plan, sizes: &MirrorSizes) -> Result<Self, KernelMirrorError> {
-        Self::with_link(plan, sizes, &mut LinkDevice::reserve())
-    }
-
-    /// The same with a device for copies without link layer that was reserved before, which [`Self::into_link`] gives back.
-    ///
-    /// # Errors
-    /// As for [`Self::new`]; then the device stays with the caller.
-    pub fn with_link(plan: Plan, sizes: &MirrorSizes, link: &mut LinkDevice) -> Result<Self, KernelMirrorError> {
         let mut object = programs::load(sizes)?;
         let tables = Tables::new(&mut object)?;
         let mut this = Self {
@@ -102,7 +94,7 @@ impl KernelMirror {
             paths: Vec::new(),
             healthy: Vec::new(),
             cuts: HashMap::new(),
-            link: LinkDevice::default(),
+            link: LinkDevice::reserve(),
             link_program: None,
             no_link: None,
             totals: HashMap::new(),
@@ -111,26 +103,7 @@ impl KernelMirror {
             gone: Vec::new(),
         };
         this.replace(plan)?;
-        this.link = std::mem::take(link);
         Ok(this)
-    }
-
-    /// Stops mirroring, and gives back what may be used again.
-    pub fn into_link(mut self) -> LinkDevice {
-        self.clear();
-        std::mem::take(&mut self.link)
-    }
-
-    fn clear(&mut self) {
-        // First nothing makes copies any more, then their way out goes.
-        self.taps.clear();
-        self.cuts.clear();
-        self.link_program = None;
-        self.link.remove(&mut self.netlink);
-        for tunnel in self.tunnels.drain(..) {
-            // Nobody is left to be told; a device that stays is known as ours next time.
-            tunnel.remove(&mut self.netlink).unwrap_or_default();
-        }
     }
 
     /// Mirrors what passes `device` from now on, as far as a session applies to it; once, however often it is called.
@@ -271,7 +244,13 @@ impl KernelMirror {
 
 impl Drop for KernelMirror {
     fn drop(&mut self) {
-        self.clear();
+        // First nothing makes copies any more, then their way out goes.
+        self.taps.clear();
+        self.cuts.clear();
+        for tunnel in self.tunnels.drain(..) {
+            // Nobody is left to be told; a device that stays is known as ours next time.
+            tunnel.remove(&mut self.netlink).unwrap_or_default();
+        }
     }
 }
 

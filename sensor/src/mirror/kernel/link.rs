@@ -2,7 +2,7 @@
 //!
 //! It belongs to a file that this process holds open, so a crash leaves nothing. Opening the file takes a right that a run
 //! gives up, and making the device does not; so the file is opened early, and the device made when the first such
-//! interface is mirrored.
+//! interface is mirrored; it stays as long as the mirror.
 
 use super::{
     KernelMirror,
@@ -15,7 +15,7 @@ use std::{fs::File, io};
 
 /// The device, or the way to make it, as far as it can be had.
 #[derive(Debug)]
-pub struct LinkDevice {
+pub(super) struct LinkDevice {
     file: io::Result<File>,
     /// Name and index.
     made: Option<(String, u32)>,
@@ -35,8 +35,14 @@ pub(super) enum LinkError {
 impl LinkDevice {
     /// Opens the way to make it, in the calling thread's network namespace. That it can't be had is told only when it is
     /// needed.
-    pub fn reserve() -> Self {
+    pub(super) fn reserve() -> Self {
         Self { file: tun::open(), made: None }
+    }
+
+    /// As where it can't be had.
+    #[cfg(test)]
+    pub(super) fn none(why: io::ErrorKind) -> Self {
+        Self { file: Err(why.into()), made: None }
     }
 
     /// Name and index of the device, which is made if it is not there.
@@ -52,21 +58,6 @@ impl LinkDevice {
         netlink.set_alias(index, TUNNEL_ALIAS)?;
         self.made = Some((name.clone(), index));
         Ok((name, index))
-    }
-
-    /// Takes the device away. It can be made again.
-    pub(super) fn remove(&mut self, netlink: &mut Netlink) {
-        if let Some((_, index)) = self.made.take() {
-            // Nobody is left to be told; it goes with the file at the latest.
-            netlink.remove(index).unwrap_or_default();
-        }
-    }
-}
-
-impl Default for LinkDevice {
-    /// None can be had.
-    fn default() -> Self {
-        Self { file: Err(io::ErrorKind::Unsupported.into()), made: None }
     }
 }
 
