@@ -81,6 +81,12 @@ fn mirror_egress_l3(context: TcContext) -> i32 {
     mirror::observe(&context, Direction::Egress, Layer::Ip)
 }
 
+/// TCX egress of our device without a link layer.
+#[classifier]
+fn mirror_link(context: TcContext) -> i32 {
+    mirror::link(&context)
+}
+
 /// TCX egress of our tunnel device.
 #[classifier]
 fn mirror_encapsulate(context: TcContext) -> i32 {

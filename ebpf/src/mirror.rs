@@ -1,18 +1,21 @@
 //! Copies of chosen packets, made where they pass.
 //!
 //! The tap asks the rules of its interface ([`decide`]), keeps to the session's rate ([`rate`]), takes a target
-//! ([`target`]) and hands a clone to our tunnel device, at whose egress [`encapsulate`] finishes it. Whatever becomes of
+//! ([`target`]) and hands a clone to our tunnel device, at whose egress [`encapsulate`] finishes it; on the way there
+//! [`link`] gives one without Ethernet header its own. Whatever becomes of
 //! the clone, the packet itself goes on as it came. What a session did is counted in wire frames: a super-packet is as
 //! many as its segments.
 
 mod decide;
 mod encapsulate;
 mod facts;
+mod link;
 mod rate;
 mod tables;
 mod target;
 
 pub(crate) use encapsulate::{cut, encapsulate};
+pub(crate) use link::link;
 
 use crate::headers::{HEADERS_BYTES_MAX, Layer, UDP};
 use aya_ebpf::{
@@ -23,7 +26,7 @@ use aya_ebpf::{
 };
 use facts::{Facts, Place, READ, SHORT};
 use flowtap_abi::{
-    Direction,
+    Direction, choice,
     mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, RuleList, TARGETS_OF_SESSION_MAX, Unjudged, known},
 };
 use tables::Scratch;
@@ -183,13 +186,12 @@ impl Copy {
         if is_too_big && session.skip_too_big != 0 {
             return CopyOutcome::TooBig;
         }
-        if self.is_bare != 0 {
-            return CopyOutcome::NoLinkLayer;
-        }
+        let device = if self.is_bare == 0 { Some(target.device) } else { tables::link_device() };
+        let Some(device) = device else { return CopyOutcome::NoLinkLayer };
         if !rate::admit(self.slot, session, self.frames, self.bytes) {
             return CopyOutcome::RateLimited;
         }
-        let outcome = cloned(skb, [COPY_MAGIC, self.slot, number, self.flow as u32], target.device);
+        let outcome = cloned(skb, [COPY_MAGIC, self.slot, number, choice::port_hash(self.flow)], device);
         if is_too_big && matches!(outcome, CopyOutcome::Mirrored) {
             self.count(CopyOutcome::Fragmented);
         }

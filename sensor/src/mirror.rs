@@ -41,6 +41,7 @@ pub mod executor;
 pub mod explain;
 mod filter;
 pub mod flow_hash;
+pub mod fragmentation;
 mod guard;
 pub mod health;
 pub mod inner;

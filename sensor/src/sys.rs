@@ -16,3 +16,5 @@ pub mod packet_socket;
 #[cfg(feature = "ebpf")]
 pub mod plain;
 pub mod prefetch;
+#[cfg(feature = "ebpf")]
+pub mod tun;

@@ -7,6 +7,7 @@
 
 #![no_std]
 
+pub mod choice;
 mod flow;
 mod fragment;
 mod marks;

@@ -40,14 +40,19 @@ pub const COPY_MAGIC: u32 = 0x7461_7043;
 #[repr(transparent)]
 pub struct RuleSet(pub [u64; RULE_WORDS]);
 
-/// The word by which generations are swapped.
+/// What every packet is judged by: the word by which generations are swapped, and what they share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "bytemuck", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct MirrorState {
     /// 0 or 1.
     pub generation: u32,
+    /// Index of the device that gives copies a link layer which have none; 0 while there is none.
+    pub link_device: u32,
 }
+
+/// Destination and source of the Ethernet header that a copy without one gets: locally administered.
+pub const MADE_ADDRESSES: [u8; 12] = [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01];
 
 /// The key of a list: interface in the upper half, generation and direction in the lower.
 pub const fn list_key(interface: u32, generation: u32, direction: super::Direction) -> u64 {
@@ -260,7 +265,7 @@ pub enum CopyOutcome {
     NoMemory = 6,
     /// The tunnel device did not take it: no route, or a program of somebody else there.
     Refused = 7,
-    /// The kernel could not give a frame without link layer one.
+    /// The frame has no link layer, and there is no device to give it one.
     NoLinkLayer = 8,
     /// Counted beside the others: those of the mirrored frames whose outer packets are fragmented on the path.
     Fragmented = 9,

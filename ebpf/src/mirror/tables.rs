@@ -98,6 +98,16 @@ pub(crate) fn generation() -> u32 {
     unsafe { generation.read_volatile() & 1 }
 }
 
+/// The device that gives copies a link layer; `None` while there is none.
+#[inline(always)]
+pub(crate) fn link_device() -> Option<u32> {
+    let state = MIRROR_STATE.get_ptr(0)?;
+    // SAFETY: a member of the element, which exists for as long as the program is loaded.
+    let device = unsafe { &raw const (*state).link_device };
+    // SAFETY: it is one aligned word.
+    Some(unsafe { device.read_volatile() }).filter(|device| *device != 0)
+}
+
 /// The list of an interface and direction; a pointer into the map, whose entry is not changed while it is current.
 #[inline(always)]
 pub(crate) fn list(interface: u32, generation: u32, direction: Direction) -> Option<&'static RuleList> {

@@ -13,7 +13,6 @@ use flowtap::classify::{Classifier, LocalNetworks};
 use flowtap::config::{CapturePlane, Settings};
 use flowtap::mirror::counters::SessionCounts;
 use flowtap::mirror::executor::{Health, Rates, Tapped, Unasked};
-use flowtap::mirror::flow_hash::FlowSeed;
 use flowtap::mirror::live::{Describe, Setup};
 use flowtap::mirror::pcap_outlet::PcapOutlet;
 use flowtap::mirror::report::Report;
@@ -114,7 +113,7 @@ impl MirroredArgs {
             let (file, writer) = Whole::create(path, settings.output.overwrite)?;
             let path_mtu = self.path_mtu.map_or(usize::MAX, |mtu| mtu as usize);
             let outlet = PcapOutlet::new(writer, mirror.targets(), path_mtu)?;
-            let executor = Executor::new(&mirror, &vnis, FlowSeed::default(), Rates::Ignored, health, describe, outlet);
+            let executor = Executor::new(&mirror, &vnis, Rates::Ignored, health, describe, outlet);
             let executor = Arc::new(Mutex::new(executor));
             (Box::new(Mirrored::new(source, Arc::clone(&executor), None)), Way::File { executor, file })
         } else {
@@ -122,7 +121,7 @@ impl MirroredArgs {
             let sockets = open_targets(&mirror, self.wire_mtu as usize)?;
             let senders = Senders::start(mirror.targets(), sockets, mirror.sessions().len())?;
             let outlet = senders.outlet(WhenFull::Wait);
-            let executor = Executor::new(&mirror, &vnis, FlowSeed::default(), Rates::Ignored, health, describe, outlet);
+            let executor = Executor::new(&mirror, &vnis, Rates::Ignored, health, describe, outlet);
             let executor = Arc::new(Mutex::new(executor));
             let pace = match self.speed.unwrap_or(Speed::Times(1)) {
                 Speed::Times(times) => Some(Pace::new(Arc::new(clock::wall), times)),

@@ -15,6 +15,7 @@ use super::status::{Status, omission_name};
 use crate::capture::{Loss, Portless};
 use crate::ledger::Omission;
 use crate::mirror::counters::{Counts, Skip, Volume};
+use crate::mirror::fragmentation::Fragmentation;
 use crate::mirror::report::{AtDrop, Behind, Report, SessionReport};
 use crate::packet::Refusal;
 
@@ -200,6 +201,11 @@ fn of_report(report: &Report) -> Vec<MetricFamily> {
         let lines = report.behind.iter().map(|behind| with_counter(&[("device", &behind.device)], value(behind)));
         family(name, help, MetricType::COUNTER, lines.collect())
     };
+    // All traffic of the network namespace: the kernel does not tell copies from others.
+    let by_ip = |name: &str, help: &str, value: fn(&Fragmentation) -> u64| {
+        let lines = report.fragmentation.iter().map(|fragmentation| with_counter(&[], value(fragmentation)));
+        family(name, help, MetricType::COUNTER, lines.collect())
+    };
     vec![
         of_sessions(
             "flowtap_mirror_matched_packets_total",
@@ -238,6 +244,17 @@ fn of_report(report: &Report) -> Vec<MetricFamily> {
         behind("flowtap_mirror_device_errors_total", "Copies that a tunnel device could not send on.", |behind| {
             behind.errors
         }),
+        by_ip(
+            "flowtap_mirror_ip_fragmentation_failures_total",
+            "Packets lost since mirroring began because they were too large for their path and must not be fragmented: \
+             copies, and all other traffic of the host.",
+            |fragmentation| fragmentation.failed,
+        ),
+        by_ip(
+            "flowtap_mirror_ip_fragments_total",
+            "Fragments that IP made since mirroring began: of copies, and of all other traffic of the host.",
+            |fragmentation| fragmentation.fragments,
+        ),
         counter(
             "flowtap_mirror_tap_lost_total",
             "Frames that were lost before a session could be asked.",

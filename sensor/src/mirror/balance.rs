@@ -1,21 +1,20 @@
 //! Which of several targets gets a flow: weighted rendezvous, symmetric and sticky.
 //!
-//! Every target draws a number from the flow's hash and its own identity, and the best draw wins (highest random weight).
-//! So a target that goes takes only its own flows with it, one that returns gets the same flows back, and no table is
-//! kept. With weights the draw is `weight / -ln(u)` (Schindelhauer and Schomaker, 2005).
+//! What a target draws is [`flowtap_abi::choice`], which the kernel's executor uses too: both give a flow to the same one.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+
+use flowtap_abi::choice::{self, mix};
 
 use super::flow_hash::FlowHash;
 
 /// One of the targets among which flows are shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// Tells the target from the others for as long as it is configured: a hash of its address, say.
+    /// Tells the target from the others for as long as it is configured: [`identity`].
     pub identity: u64,
-    /// Its share, relative to the others.
-    pub weight: NonZeroU32,
+    /// Its share, relative to the others: [`choice::inverse_weight`].
+    pub inverse_weight: u64,
     /// Whether it may get flows now.
     pub is_healthy: bool,
 }
@@ -27,8 +26,9 @@ pub fn choose(flow: FlowHash, candidates: &[Candidate]) -> Option<usize> {
         return only.is_healthy.then_some(0);
     }
     let healthy = candidates.iter().enumerate().filter(|(_, candidate)| candidate.is_healthy);
-    let drawn = healthy.map(|(at, candidate)| (at, draw(flow, candidate)));
-    drawn.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(at, _)| at)
+    let drawn = healthy.map(|(at, one)| (at, choice::draw(flow.0, one.identity, one.inverse_weight)));
+    // Of equal draws the first.
+    drawn.min_by_key(|(_, drawn)| *drawn).map(|(at, _)| at)
 }
 
 /// The identity of the target at this address, on every sensor the same.
@@ -37,22 +37,7 @@ pub fn identity(address: IpAddr, port: u16) -> u64 {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
     };
-    mix(mix((bits >> 64) as u64) ^ bits as u64).wrapping_add(port.into())
-}
-
-fn draw(flow: FlowHash, candidate: &Candidate) -> f64 {
-    // 53 bits, as many as the fraction holds, moved off both ends: 0 < u < 1.
-    let mixed = mix(flow.0 ^ mix(candidate.identity)) >> 11;
-    let u = (mixed as f64 + 0.5) / (1_u64 << 53) as f64;
-    f64::from(candidate.weight.get()) / -u.ln()
-}
-
-/// SplitMix64's finalizer: every bit of the answer depends on every bit of the number.
-fn mix(number: u64) -> u64 {
-    let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ mixed >> 31
+    mix(mix(mix((bits >> 64) as u64) ^ bits as u64) ^ u64::from(port))
 }
 
 #[cfg(test)]
@@ -60,14 +45,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::flow_hash::tests::packet;
-    use super::super::flow_hash::{FlowSeed, SOURCE_PORT_MIN};
     use super::*;
     use crate::packet::Addresses;
 
-    fn candidates(weights: &[u32]) -> Vec<Candidate> {
-        let of = |(at, weight): (usize, &u32)| Candidate {
+    fn candidates(weights: &[u16]) -> Vec<Candidate> {
+        let of = |(at, weight): (usize, &u16)| Candidate {
             identity: 0x0a53_0000 + at as u64,
-            weight: NonZeroU32::new(*weight).unwrap(),
+            inverse_weight: choice::inverse_weight(*weight),
             is_healthy: true,
         };
         weights.iter().enumerate().map(of).collect()
@@ -97,12 +81,12 @@ mod tests {
         for (src, dst, src_port, dst_port, protocol) in flows().take(100_000) {
             let there = packet(Addresses::V4 { src, dst }, protocol, src_port, dst_port);
             let back = packet(Addresses::V4 { src: dst, dst: src }, protocol, dst_port, src_port);
-            let hash = FlowHash::of(FlowSeed(1), &there);
+            let hash = FlowHash::of(&there);
             let (port, target) = (hash.source_port(), choose(hash, &targets).unwrap());
-            let hash = FlowHash::of(FlowSeed(1), &back);
+            let hash = FlowHash::of(&back);
             assert_eq!((hash.source_port(), choose(hash, &targets).unwrap()), (port, target));
             by_target[target] += 1;
-            by_sixteenth[usize::from((port - SOURCE_PORT_MIN) / 1024)] += 1;
+            by_sixteenth[usize::from((port - 49_152) / 1024)] += 1;
         }
         for count in by_target {
             assert!((19_000..=21_000).contains(&count), "{by_target:?}");
@@ -137,7 +121,7 @@ mod tests {
     proptest! {
         #[test]
         fn only_a_removed_targets_flows_move(
-            hash: u64, weights in proptest::collection::vec(1_u32..100, 2..8), removed: prop::sample::Index,
+            hash: u64, weights in proptest::collection::vec(1_u16..=1000, 2..8), removed: prop::sample::Index,
         ) {
             let mut targets = candidates(&weights);
             let before = choose(FlowHash(hash), &targets).unwrap();

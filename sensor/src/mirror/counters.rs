@@ -53,7 +53,7 @@ pub enum Skip {
     Unreachable,
     /// The kernel refused to send it for another reason.
     Refused,
-    /// The kernel mirrors, and the interface has no Ethernet header to copy.
+    /// The kernel mirrors, the interface has no Ethernet headers, and no device can be had that gives its copies some.
     NoLinkLayer,
     /// The kernel dropped it after the same session had taken it at the interface.
     AlreadyTaken,

@@ -11,16 +11,17 @@
 //! tap took and skipped, say for the session's rate, is skipped here too. Another session may get a copy of each.
 
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use flowtap_abi::choice;
 
 use super::balance::{self, Candidate};
 use super::bucket::Bucket;
 use super::counters::{SessionCounts, Skip};
 use super::datagrams::Datagrams;
 use super::encapsulate::{Envelope, INNER_BYTES_MAX, TUNNEL_HEADER_BYTES, tunnel_header};
-use super::flow_hash::{FlowHash, FlowSeed};
+use super::flow_hash::FlowHash;
 use super::guard::Guard;
 use super::inner::{Hints, Inner, Seen};
 use super::{Decider, Match, Mirror, Mode, Point, Probe, Session, TooBig, Vni};
@@ -142,7 +143,6 @@ pub struct Executor<O> {
     sessions: Vec<Running>,
     guard: Guard,
     health: Health,
-    seed: FlowSeed,
     datagrams: Datagrams,
     /// Of datagrams that were dropped: what the tap's rules say, and what those for drops do.
     datagrams_seen: Datagrams,
@@ -188,7 +188,6 @@ impl<O: Outlet> Executor<O> {
     pub fn new(
         mirror: &Mirror,
         vnis: &[Vni],
-        seed: FlowSeed,
         rates: Rates,
         health: Health,
         describe: Box<dyn FnMut(u16) -> Option<Tapped> + Send>,
@@ -202,7 +201,6 @@ impl<O: Outlet> Executor<O> {
             sessions: sessions.map(|(session, vni)| Running::new(mirror, session, *vni, rates)).collect(),
             guard: Guard::new(mirror.targets()),
             health,
-            seed,
             datagrams: Datagrams::new(RandomState::new().hash_one(0)),
             datagrams_seen: Datagrams::new(RandomState::new().hash_one(0)),
             datagrams_dropped: Datagrams::new(RandomState::new().hash_one(0)),
@@ -304,7 +302,7 @@ impl<O: Outlet> Executor<O> {
         {
             return counts.skip(Skip::RateLimit, frames * copies, plan.bytes * copies);
         }
-        let hash = FlowHash::of(self.seed, &seen.layout.packet);
+        let hash = FlowHash::of(&seen.layout.packet);
         let chosen = match session.mode {
             Mode::Balance => match balance::choose(hash, &session.candidates) {
                 Some(at) => at..at + 1,
@@ -378,7 +376,7 @@ impl Running {
                 .iter()
                 .map(|(_, target)| Candidate {
                     identity: balance::identity(target.address, target.port.get()),
-                    weight: NonZeroU32::from(target.weight.number()),
+                    inverse_weight: choice::inverse_weight(target.weight.number().get()),
                     is_healthy: true,
                 })
                 .collect(),

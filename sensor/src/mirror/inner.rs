@@ -10,6 +10,8 @@
 //! packet longer than the interface's MTU for a super-packet; its segments then fill the MTU, which may not be where
 //! the card cut it. A UDP super-packet in a file can't be told from a large datagram and goes as it is.
 
+pub use flowtap_abi::mirror::MADE_ADDRESSES;
+
 use super::checksum::Sum;
 use super::segment::{PieceSize, Segmenter};
 use crate::capture::LinkType;
@@ -238,9 +240,6 @@ fn complete(frame: &mut [u8], checksum: PartialChecksum, layout: &Layout, link_b
         place.copy_from_slice(&value.to_be_bytes());
     }
 }
-
-/// Destination and source of the Ethernet header that is made: locally administered.
-pub const MADE_ADDRESSES: [u8; 12] = [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01];
 
 /// A smaller number is a length, and LLC follows.
 const ETHERTYPE_MIN: u16 = 0x0600;

@@ -18,7 +18,6 @@ use nix::net::if_::{if_indextoname, if_nameindex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::executor::{Health, Rates, Tapped};
-use super::flow_hash::FlowSeed;
 use super::health::HealthChecks;
 use super::inner::{Hints, PartialChecksum};
 use super::report::Report;
@@ -164,7 +163,7 @@ impl Works {
         });
         let outlet = senders.outlet(WhenFull::Skip);
         let rates = Rates::Hold(now);
-        let executor = Executor::new(&mirror, &vnis, FlowSeed::default(), rates, health, describe_index, outlet);
+        let executor = Executor::new(&mirror, &vnis, rates, health, describe_index, outlet);
         Ok(Self { executor, senders, _checks: checks, mirror, vnis, watch, describe, names })
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::counters::{Counts, SessionCounts, Volume};
 use super::executor::Unasked;
+use super::fragmentation::Fragmentation;
 #[cfg(feature = "ebpf")]
 use super::kernel::MirrorCounters;
 use super::{Mirror, Vni};
@@ -24,6 +25,9 @@ pub struct Report {
     pub behind: Vec<Behind>,
     /// Whether packets are copied where the kernel drops them.
     pub at_drop: AtDrop,
+    /// What IP did meanwhile with packets too large for their path, all traffic of the network namespace together. Where
+    /// the kernel mirrors, and tells.
+    pub fragmentation: Option<Fragmentation>,
 }
 
 /// Whether packets are copied where the kernel drops them, for rules with `verdict = "rejected"`.
@@ -111,6 +115,7 @@ impl Report {
             tap_drops: counters.not_gathered,
             behind: behind.collect(),
             at_drop: AtDrop::NotAsked,
+            fragmentation: counters.fragmentation,
         }
     }
 
@@ -171,6 +176,10 @@ impl Report {
                 }),
                 AtDrop::Impossible { why } => json!({ "impossible": why }),
             },
+            "ip-fragmentation": self.fragmentation.map(|fragmentation| json!({
+                "failed": fragmentation.failed,
+                "fragments": fragmentation.fragments,
+            })),
             "balances": self.balances(),
         })
     }
@@ -243,6 +252,10 @@ impl fmt::Display for Report {
                 writeln!(f, "  nothing was mirrored where the kernel drops packets: {why}")?;
             }
         }
+        if let Some(Fragmentation { failed, .. }) = self.fragmentation.filter(|fragmentation| fragmentation.failed > 0)
+        {
+            writeln!(f, "  {failed} packets were too large for their path, copies and all other traffic of the host")?;
+        }
         if self.tap_drops > 0 {
             writeln!(f, "  {} frames were lost before a session could be asked", self.tap_drops)?;
         }
@@ -271,7 +284,12 @@ mod tests {
         counts.ingress.matched.add(packets, packets * 100);
         counts.ingress.mirrored.add(packets, packets * 100);
         let vni = Vni::new(7).unwrap_or_else(|| unreachable!());
-        Report { sessions: vec![SessionReport { number, vni, counts }], tap_drops: 1, ..Report::default() }
+        Report {
+            sessions: vec![SessionReport { number, vni, counts }],
+            tap_drops: 1,
+            fragmentation: Some(Fragmentation { failed: 4, fragments: 0 }),
+            ..Report::default()
+        }
     }
 
     #[test]
@@ -282,5 +300,7 @@ mod tests {
         let packets: Vec<_> = all.sessions.iter().map(|session| session.counts.total().mirrored.packets).collect();
         assert_eq!((packets, all.tap_drops, all.balances()), (vec![11, 7], 3, true));
         assert_eq!(all.to_json()["sessions"][0]["metrics"]["NetworkMirrorIn"], 1100);
+        assert_eq!(all.to_json()["ip-fragmentation"]["failed"], 4);
+        assert!(all.to_string().contains("\n  4 packets were too large for their path"), "{all}");
     }
 }

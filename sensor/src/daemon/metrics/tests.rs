@@ -6,6 +6,7 @@ use super::*;
 use crate::capture::Stay;
 use crate::ledger::{FrameCounts, RowCounts};
 use crate::mirror::counters::SessionCounts;
+use crate::mirror::fragmentation::Fragmentation;
 use crate::mirror::report::DropCounts;
 use crate::packet::{Fault, NotIp};
 use crate::policy::PolicyCounters;
@@ -109,7 +110,8 @@ fn sessions_have_lines_of_their_own() {
     let behind = vec![Behind { device: "tunnel0".to_owned(), sent: 7, dropped: 1, errors: 0 }];
     let missed = [("NETFILTER_DROP".to_owned(), 4)].into();
     let at_drop = AtDrop::Copied(DropCounts { copied: 9, without_interface: 1, missed });
-    let report = Report { sessions: vec![session], behind, at_drop, ..Report::default() };
+    let fragmentation = Some(Fragmentation { failed: 2, fragments: 9 });
+    let report = Report { sessions: vec![session], behind, at_drop, fragmentation, ..Report::default() };
     let text = text(&Status { mirror: Some(report), ..known() });
     for line in [
         "flowtap_mirror_matched_packets_total{direction=\"ingress\",session=\"12\"} 10",
@@ -121,6 +123,8 @@ fn sessions_have_lines_of_their_own() {
         "flowtap_mirror_drop_copies_total 9",
         "flowtap_mirror_drop_copies_without_interface_total 1",
         "flowtap_mirror_drop_copies_missed_total{reason=\"NETFILTER_DROP\"} 4",
+        "flowtap_mirror_ip_fragmentation_failures_total 2",
+        "flowtap_mirror_ip_fragments_total 9",
     ] {
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }

@@ -95,7 +95,7 @@ fn bench(mirror: &Mirror, rates: Rates, refusal: Option<Skip>) -> Bench {
     };
     let describe = Box::new(move |interface| (interface == 0).then(|| tapped.clone()));
     let vnis = mirror.vnis("host");
-    let executor = Executor::new(mirror, &vnis, FlowSeed(1), rates, health.clone(), describe, kept.clone());
+    let executor = Executor::new(mirror, &vnis, rates, health.clone(), describe, kept.clone());
     Bench { executor, kept, health }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Authority: rtnetlink(7). One request at a time, and its answer.
 
+use flowtap_abi::choice::SOURCE_PORTS;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -61,7 +62,8 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Makes a tunnel device that takes VNI and target from each packet, and learns nothing.
+    /// Makes a tunnel device that takes VNI and target from each packet, and learns nothing. A VXLAN device takes its
+    /// source ports from the range of RFC 7348; RFC 8926 gives GENEVE all, as the kernel does.
     pub(super) fn create(
         &mut self,
         name: &str,
@@ -71,8 +73,12 @@ impl Netlink {
     ) -> io::Result<()> {
         let (kind, data) = match encapsulation {
             Encapsulation::Vxlan => {
-                let data =
-                    vec![InfoVxlan::CollectMetadata(true), InfoVxlan::Learning(false), InfoVxlan::Port(port.get())];
+                let data = vec![
+                    InfoVxlan::CollectMetadata(true),
+                    InfoVxlan::Learning(false),
+                    InfoVxlan::Port(port.get()),
+                    InfoVxlan::PortRange(SOURCE_PORTS),
+                ];
                 (InfoKind::Vxlan, InfoData::Vxlan(data))
             }
             Encapsulation::Geneve => {
@@ -88,6 +94,11 @@ impl Netlink {
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
         // The kernel takes an alias only for a device that is there.
         let index = self.link_by_name(name)?.map(|link| link.index).unwrap_or_default();
+        self.set_alias(index, alias)
+    }
+
+    /// Writes on a device what people shall know of it.
+    pub(super) fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];

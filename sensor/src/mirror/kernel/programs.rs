@@ -63,7 +63,7 @@ pub enum ProgramsError {
     },
 }
 
-/// Creates the maps. The same object has the flow programs, whose maps stay as small as they can be here.
+/// Creates the maps and loads the programs. The same object has the flow programs, whose maps stay as small as they can be here.
 pub(super) fn load(sizes: &MirrorSizes) -> Result<Ebpf, ProgramsError> {
     let mut loader = EbpfLoader::new();
     let generations = flowtap_abi::GENERATIONS as u32;
@@ -80,8 +80,25 @@ pub(super) fn load(sizes: &MirrorSizes) -> Result<Ebpf, ProgramsError> {
     for name in FLOW_MAPS {
         loader.map_max_entries(name, 1);
     }
-    loader.load(OBJECT).map_err(|error| Box::new(error).into())
+    let mut object = loader.load(OBJECT).map_err(Box::new)?;
+    // All of them now: the verifier asks more of programs that come when rights have been given up.
+    for name in PROGRAMS {
+        classifier(&mut object, name)?;
+    }
+    Ok(object)
 }
+
+const PROGRAMS: [&str; 9] = [
+    "mirror_ingress",
+    "mirror_egress",
+    "mirror_ingress_l3",
+    "mirror_egress_l3",
+    "mirror_link",
+    "mirror_encapsulate",
+    "mirror_refuse",
+    "mirror_cut",
+    "mirror_cut_l3",
+];
 
 const FLOW_MAPS: [&str; 8] =
     ["FLOWS_V4_A", "FLOWS_V4_B", "FLOWS_V6_A", "FLOWS_V6_B", "VERDICTS_A", "VERDICTS_B", "FRAGMENTS", "REASONS"];

@@ -118,7 +118,17 @@ impl Tables {
 
     /// Makes a generation current for every packet that is judged from now on.
     pub(super) fn switch(&mut self, generation: &Generation) -> Result<(), ProgramsError> {
-        let state = MirrorState { generation: generation.number };
+        self.change_state(|state| state.generation = generation.number)
+    }
+
+    /// Says which device gives copies a link layer.
+    pub(super) fn set_link_device(&mut self, index: u32) -> Result<(), ProgramsError> {
+        self.change_state(|state| state.link_device = index)
+    }
+
+    fn change_state(&mut self, change: impl FnOnce(&mut MirrorState)) -> Result<(), ProgramsError> {
+        let Plain(mut state) = self.state.get(&0, 0).map_err(failed("MIRROR_STATE"))?;
+        change(&mut state);
         self.state.set(0, Plain(state), 0).map_err(failed("MIRROR_STATE"))
     }
 

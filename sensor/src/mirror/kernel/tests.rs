@@ -3,6 +3,8 @@
 //! Needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON) and Linux 6.6 with BTF; elsewhere each test says that it was
 //! skipped.
 
+mod alike;
+mod bare;
 mod copies;
 mod frames;
 mod harm;

@@ -5,14 +5,19 @@
 //! replaced by a new one.
 
 use super::{
+    KernelMirrorError, Path,
     netlink::{Netlink, Sent},
     programs::{self, ProgramsError},
 };
-use crate::{mirror::Encapsulation, sys::interface};
+use crate::{
+    mirror::{Encapsulation, Mirror, Offload},
+    sys::interface,
+};
 use aya::{
     Ebpf,
     programs::{SchedClassifier, TcAttachType, tc::SchedClassifierLink},
 };
+use flowtap_abi::mirror::TUNNEL_PORTS_MAX;
 use std::{io, num::NonZeroU16};
 
 /// What the alias of every tunnel device of ours is.
@@ -174,6 +179,30 @@ impl Tunnel {
             _ => Ok(()),
         }
     }
+}
+
+/// The tunnel devices that a plan needs, and whether a card completes what each sends. One that several sessions use is
+/// finished in software as soon as one of them wants that: it is always right.
+pub(super) fn tunnels_of(
+    mirror: &Mirror,
+    paths: &[Option<Path>],
+) -> Result<Vec<(TunnelKind, bool)>, KernelMirrorError> {
+    let mut wanted: Vec<(TunnelKind, bool)> = Vec::new();
+    for session in mirror.sessions() {
+        for (index, target) in mirror.targets_of(session) {
+            let kind = TunnelKind { encapsulation: target.encapsulation, port: target.port };
+            let has_card = paths.get(usize::from(index)).and_then(Option::as_ref).is_some_and(|path| path.is_physical);
+            let completes = has_card && session.offload != Offload::Software;
+            match wanted.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, all)) => *all &= completes,
+                None => wanted.push((kind, completes)),
+            }
+        }
+    }
+    if wanted.len() > TUNNEL_PORTS_MAX {
+        return Err(KernelMirrorError::TooManyPorts);
+    }
+    Ok(wanted)
 }
 
 /// Whether a live process has programs at the device.

@@ -9,6 +9,7 @@ use super::{
     outcome, plan, protocol, session, target,
 };
 use crate::{capture::kernel::Device, mirror::TooBig};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use std::{
     net::{SocketAddr, UdpSocket},
     time::Duration,
@@ -179,6 +180,29 @@ fn a_path_too_small_is_told_and_frames_are_fragmented_or_skipped() {
     }
 }
 
+/// Nobody has looked at the path since it became smaller, so copies go that must not be fragmented.
+#[test]
+fn what_is_lost_behind_the_tunnel_device_is_told() {
+    let Some(net) = Net::join() else { return };
+    let all = filter(&[protocol("udp")]);
+    let plan = plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TAP, &all)]);
+    let Some(mut mirror) = mirrored(plan, TAP) else { return };
+    datagrams(&net, 3, 1472);
+    let before = mirror.counters().unwrap().fragmentation.unwrap();
+    assert_eq!((before.failed, before.fragments), (0, 0));
+    net.mtu(1400);
+    datagrams(&net, 5, 1472);
+    assert_eq!(frames_of(&mirror), (8, 8, 0));
+    mirror.tend().unwrap();
+    let counters = mirror.counters().unwrap();
+    let [device] = &counters.devices[..] else { panic!("{counters:?}") };
+    assert_eq!((device.dropped + device.errors, counters.fragmentation.unwrap().failed), (5, 5), "{counters:?}");
+    // Now it is known, and fragments are made: two of each.
+    datagrams(&net, 5, 1472);
+    let fragmentation = mirror.counters().unwrap().fragmentation.unwrap();
+    assert_eq!((fragmentation.failed, fragmentation.fragments), (5, 10));
+}
+
 #[test]
 fn a_rate_is_kept_and_what_is_beyond_is_counted() {
     let Some(net) = Net::join() else { return };
@@ -196,6 +220,35 @@ fn a_rate_is_kept_and_what_is_beyond_is_counted() {
     datagrams(&net, 100, 100);
     let more = frames_of(&mirror).1 - mirrored;
     assert!((9..=30).contains(&more), "{more}");
+}
+
+/// Interfaces and sessions come when rights have been given up, to a mirror that had nothing to do before.
+#[test]
+fn what_a_run_keeps_of_its_rights_is_enough_to_begin_and_to_end() {
+    let Some(net) = Net::join() else { return };
+    let Some(mut mirror) = mirror(plan(Vec::new(), Vec::new())) else { return };
+    let kept = CapabilitySet::NET_ADMIN | CapabilitySet::BPF;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).unwrap();
+
+    mirror.attach(&Device::find(TAP).unwrap()).unwrap();
+    let all = filter(&[protocol("udp")]);
+    let mut cut = session(1, TAP, &all);
+    cut.packet_length = Some("1000".parse().unwrap());
+    for _ in 0..2 {
+        mirror.replace(plan(vec![target("ids", COLLECTOR_V4)], vec![cut.clone()])).unwrap();
+        let ((), received) = net.collector.capture(COLLECTOR, || datagrams(&net, 10, 100));
+        assert_eq!(received.iter().filter(|frame| Outer::read(frame).is_some()).count(), 10);
+        mirror.replace(plan(Vec::new(), Vec::new())).unwrap();
+        assert!(Device::find("flowtap-v4789").is_err(), "the tunnel device goes with its sessions");
+        datagrams(&net, 10, 100);
+    }
+    ip("tuntap add mode tun name tun8");
+    ip("link set tun8 up");
+    mirror.attach(&Device::find("tun8").unwrap()).unwrap();
+    mirror.replace(plan(vec![target("ids", COLLECTOR_V4)], vec![session(2, "tun8", &all)])).unwrap();
+    assert_eq!(mirror.tend().unwrap(), []);
+    assert_eq!(frames_of(&mirror), (20, 20, 0));
 }
 
 #[test]

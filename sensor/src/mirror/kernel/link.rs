@@ -1,0 +1,97 @@
+//! A device of our own without link layer, on the way of copies that have none: at its egress they get an Ethernet header.
+//!
+//! It belongs to a file that this process holds open, so a crash leaves nothing. Opening the file takes a right that a run
+//! gives up, and making the device does not; so the file is opened early, and the device made when the first such
+//! interface is mirrored; it stays as long as the mirror.
+
+use super::{
+    KernelMirror,
+    netlink::Netlink,
+    programs::{self, ProgramsError},
+};
+use crate::{mirror::kernel::TUNNEL_ALIAS, sys::tun};
+use aya::programs::TcAttachType;
+use std::{fs::File, io};
+
+/// The device, or the way to make it, as far as it can be had.
+#[derive(Debug)]
+pub(super) struct LinkDevice {
+    file: io::Result<File>,
+    /// Name and index.
+    made: Option<(String, u32)>,
+}
+
+/// Why there is no such device.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    /// It can't be made, or set up.
+    #[error("{0} (/dev/net/tun)")]
+    Device(#[from] io::Error),
+    /// The program can't be attached to it.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+}
+
+impl LinkDevice {
+    /// Opens the way to make it, in the calling thread's network namespace. That it can't be had is told only when it is
+    /// needed.
+    pub(super) fn reserve() -> Self {
+        Self { file: tun::open(), made: None }
+    }
+
+    /// As where it can't be had.
+    #[cfg(test)]
+    pub(super) fn none(why: io::ErrorKind) -> Self {
+        Self { file: Err(why.into()), made: None }
+    }
+
+    /// Name and index of the device, which is made if it is not there.
+    fn make(&mut self, netlink: &mut Netlink) -> io::Result<(String, u32)> {
+        if let Some((name, index)) = &self.made
+            && netlink.link(*index)?.is_some_and(|link| link.name == *name)
+        {
+            return Ok((name.clone(), *index));
+        }
+        let file = self.file.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        let name = tun::make(file, NAME_PATTERN)?;
+        let index = netlink.link_by_name(&name)?.ok_or(io::ErrorKind::NotFound)?.index;
+        netlink.set_alias(index, TUNNEL_ALIAS)?;
+        self.made = Some((name.clone(), index));
+        Ok((name, index))
+    }
+}
+
+impl KernelMirror {
+    /// Sees to it that copies without link layer get one. Where that can't be had they are skipped and counted, and why is
+    /// told; other copies have nothing to do with it.
+    pub(super) fn give_link_layer(&mut self) {
+        if self.link_program.is_none() {
+            self.no_link = self.try_link().err().map(|error| error.to_string());
+        }
+    }
+
+    /// Whether the device was there and is gone.
+    pub(super) fn has_lost_link_layer(&mut self) -> io::Result<bool> {
+        let Some((name, index)) = self.link_program.as_ref().and(self.link.made.as_ref()) else { return Ok(false) };
+        let link = self.netlink.link(*index)?;
+        Ok(!link.is_some_and(|link| link.name == *name && link.is_up))
+    }
+
+    /// The device's name while it does its work.
+    pub(super) fn link_device(&self) -> Option<String> {
+        self.link_program.as_ref().and(self.link.made.as_ref()).map(|(name, _)| name.clone())
+    }
+
+    fn try_link(&mut self) -> Result<(), LinkError> {
+        let (name, index) = self.link.make(&mut self.netlink)?;
+        // It is there before the device is up: nothing but copies goes through it.
+        let program = programs::attach(&mut self.object, "mirror_link", &name, TcAttachType::Egress)?;
+        self.netlink.up(index)?;
+        self.tables.set_link_device(index)?;
+        self.link_program = Some(program);
+        Ok(())
+    }
+}
+
+/// The kernel puts a number in.
+const NAME_PATTERN: &str = "flowtap-l%d";

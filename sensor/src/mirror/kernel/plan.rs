@@ -1,0 +1,171 @@
+//! What is mirrored, and how the programs are told: sessions and targets in the words of their tables.
+
+use super::{
+    KernelMirror, KernelMirrorError, Path,
+    tables::{Generation, widened},
+    taps::is_idle,
+    tunnel::{TunnelKind, tunnels_of},
+};
+use crate::{
+    classify::Classifier,
+    mirror::{Mirror, Mode, Session, SessionNumber, TooBig, Vni, balance},
+};
+use flowlog::record::TrafficClass;
+use flowtap_abi::{
+    choice,
+    mirror::{Buckets, COST_SHIFT, Cost, MirrorSession, MirrorTarget, TUNNEL_PORTS_MAX, known},
+};
+
+/// What is mirrored, and what the rules need to know of the host.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What was configured.
+    pub mirror: Mirror,
+    /// The VNI of each session, in their order: [`Mirror::vnis`].
+    pub vnis: Vec<Vni>,
+    /// Knows the addresses of services.
+    pub classifier: Classifier,
+}
+
+impl KernelMirror {
+    /// Writes all of a plan where no program looks yet.
+    pub(super) fn write_generation(
+        &mut self,
+        plan: &Plan,
+        paths: &[Option<Path>],
+        healthy: &[bool],
+    ) -> Result<Generation, KernelMirrorError> {
+        let mut ports = plan.mirror.targets().iter().map(|target| target.port.get());
+        let first = ports.next().unwrap_or_default();
+        let mut tunnel_ports = [first; TUNNEL_PORTS_MAX];
+        for (place, (kind, _)) in tunnel_ports.iter_mut().zip(tunnels_of(&plan.mirror, paths)?) {
+            *place = kind.port.get();
+        }
+        let mut next = Generation::new(1 - self.generation.number, tunnel_ports);
+        let written = self.write_plan(&mut next, plan, paths, healthy);
+        if let Err(error) = written {
+            self.tables.clear(&next)?;
+            return Err(error);
+        }
+        Ok(next)
+    }
+
+    fn write_plan(
+        &mut self,
+        next: &mut Generation,
+        plan: &Plan,
+        paths: &[Option<Path>],
+        healthy: &[bool],
+    ) -> Result<(), KernelMirrorError> {
+        for (index, session) in (0_u16..).zip(plan.mirror.sessions()) {
+            let vni = plan.vnis.get(usize::from(index)).map_or(0, |vni| vni.number());
+            let slot = next.slot(index);
+            let before = (0_u16..).zip(self.plan.mirror.sessions()).find(|(_, old)| identity(old) == identity(session));
+            let buckets = match before {
+                Some((old, _)) => self.tables.buckets(self.generation.slot(old))?,
+                None => Buckets::default(),
+            };
+            self.tables.write_session(slot, &as_session(session, vni), buckets)?;
+        }
+        for (address, class) in plan.classifier.service_addresses() {
+            let role = match class {
+                TrafficClass::Dns => known::RESOLVER,
+                TrafficClass::Metadata => known::METADATA,
+                TrafficClass::Time => known::TIME,
+                TrafficClass::Activation => known::ACTIVATION,
+                _ => continue,
+            };
+            self.tables.write_known(next, address, role)?;
+        }
+        for target in plan.mirror.targets() {
+            self.tables.write_known(next, target.address, known::TARGET)?;
+        }
+        self.write_targets(next, &plan.mirror, paths, healthy)?;
+        for tap in self.taps.values().filter(|tap| !is_idle(&plan.mirror, &tap.device.name)) {
+            self.tables.write_interface(next, &plan.mirror, &tap.device.name, tap.device.index)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_all_targets(&mut self) -> Result<(), KernelMirrorError> {
+        let (generation, mirror) = (std::mem::take(&mut self.generation), self.plan.mirror.clone());
+        let (paths, healthy) = (self.paths.clone(), self.healthy.clone());
+        let written = self.write_targets(&generation, &mirror, &paths, &healthy);
+        self.generation = generation;
+        written
+    }
+
+    fn write_targets(
+        &mut self,
+        generation: &Generation,
+        mirror: &Mirror,
+        paths: &[Option<Path>],
+        healthy: &[bool],
+    ) -> Result<(), KernelMirrorError> {
+        for (index, session) in (0..).zip(mirror.sessions()) {
+            let taps = self.taps.values().filter(|tap| session.interface.matches(&tap.device.name));
+            // A tag may come on top of what the interface's MTU says.
+            let largest = taps.map(|tap| tap.mtu + FRAME_HEADER_BYTES_MAX).max().unwrap_or(0);
+            for (number, (at, target)) in (0..).zip(mirror.targets_of(session)) {
+                let path = paths.get(usize::from(at)).and_then(Option::as_ref);
+                let kind = TunnelKind { encapsulation: target.encapsulation, port: target.port };
+                let device = self.tunnels.iter().find(|tunnel| tunnel.kind == kind).map_or(0, |tunnel| tunnel.index);
+                let frame_bytes_max = match (session.packet_length, path) {
+                    // What is cut fits, or is cut where it is fragmented.
+                    (Some(_), _) | (None, None) => u32::MAX,
+                    (None, Some(path)) => path.frame_bytes_max,
+                };
+                let fits = path.is_some_and(|path| largest <= path.frame_bytes_max);
+                let (address, version) = widened(target.address);
+                let written = MirrorTarget {
+                    identity: balance::identity(target.address, target.port.get()),
+                    inverse_weight: choice::inverse_weight(target.weight.number().get()),
+                    address,
+                    version,
+                    device,
+                    healthy: healthy.get(usize::from(at)).copied().unwrap_or(true).into(),
+                    frame_bytes_max,
+                    dont_fragment: u32::from(
+                        fits || (session.too_big == TooBig::Skip && session.packet_length.is_none()),
+                    ),
+                    zero: 0,
+                };
+                self.tables.write_target(generation.slot(index), number, &written)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What makes a session the same one after a change of the configuration.
+pub(super) fn identity(session: &Session) -> (SessionNumber, String) {
+    (session.number, session.interface.as_str().to_owned())
+}
+
+fn as_session(session: &Session, vni: u32) -> MirrorSession {
+    let cost = |rate: Option<std::num::NonZeroU64>, burst: Option<std::num::NonZeroU64>, unit: u64| match (rate, burst)
+    {
+        (Some(rate), Some(burst)) => {
+            let ns = |units: u64, shift: u32| {
+                let ns = ((u128::from(units) * NS_PER_SEC) << shift).div_ceil(u128::from(rate.get()));
+                u64::try_from(ns).unwrap_or(u64::MAX)
+            };
+            Cost { ns_shifted: ns(unit, COST_SHIFT), burst_ns: ns(burst.get(), 0) }
+        }
+        _ => Cost::default(),
+    };
+    MirrorSession {
+        packets: cost(session.rate.packets.per_second(), session.rate.packets.burst(), 1),
+        bytes: cost(session.rate.bits.per_second(), session.rate.bits.burst(), 8),
+        vni,
+        targets: u32::try_from(session.targets.len()).unwrap_or(u32::MAX),
+        replicate: u32::from(session.mode == Mode::Replicate),
+        length_bytes: session.packet_length.map_or(0, |length| length.bytes().into()),
+        skip_too_big: u32::from(session.too_big == TooBig::Skip),
+        zero: 0,
+    }
+}
+
+const NS_PER_SEC: u128 = 1_000_000_000;
+/// An Ethernet header and a tag.
+const FRAME_HEADER_BYTES_MAX: u32 = 14 + 4;

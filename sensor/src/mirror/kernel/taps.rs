@@ -1,0 +1,77 @@
+//! Programs at devices: those that make copies at the mirrored interfaces, and those that cut copies where they leave.
+
+use super::{
+    KernelMirror, KernelMirrorError, Path,
+    programs::{self, ProgramsError},
+};
+use crate::{
+    capture::kernel::Device,
+    mirror::{Decider, Mirror, Point},
+};
+use aya::programs::{TcAttachType, tc::SchedClassifierLink};
+
+/// An interface that was asked for.
+pub(super) struct Tap {
+    pub(super) device: Device,
+    pub(super) mtu: u32,
+    /// Held so that the programs stay attached.
+    pub(super) programs: Option<[SchedClassifierLink; 2]>,
+}
+
+impl KernelMirror {
+    /// Whether no packet that passes an interface of that name can be mirrored.
+    pub(super) fn is_idle(&self, name: &str) -> bool {
+        is_idle(&self.plan.mirror, name)
+    }
+
+    pub(super) fn tap_programs(&mut self, device: &Device) -> Result<[SchedClassifierLink; 2], ProgramsError> {
+        let (ingress, egress) = if device.ethernet {
+            ("mirror_ingress", "mirror_egress")
+        } else {
+            ("mirror_ingress_l3", "mirror_egress_l3")
+        };
+        Ok([
+            programs::attach(&mut self.object, ingress, &device.name, TcAttachType::Ingress)?,
+            programs::attach(&mut self.object, egress, &device.name, TcAttachType::Egress)?,
+        ])
+    }
+
+    /// Attaches what a plan needs beyond what is there. Without lists the programs do nothing yet.
+    pub(super) fn attach_for(&mut self, mirror: &Mirror, paths: &[Option<Path>]) -> Result<(), KernelMirrorError> {
+        let bare = self.taps.values().filter(|tap| tap.programs.is_none() && !is_idle(mirror, &tap.device.name));
+        for device in bare.map(|tap| tap.device.clone()).collect::<Vec<_>>() {
+            let programs = self.tap_programs(&device)?;
+            if let Some(tap) = self.taps.get_mut(&device.index) {
+                tap.programs = Some(programs);
+            }
+            if !device.ethernet {
+                self.give_link_layer();
+            }
+        }
+        self.cut(mirror, paths)
+    }
+
+    /// Attaches the program that cuts to the devices that cut sessions leave by, and to no others.
+    pub(super) fn cut(&mut self, mirror: &Mirror, paths: &[Option<Path>]) -> Result<(), KernelMirrorError> {
+        let sessions = mirror.sessions().iter().filter(|session| session.packet_length.is_some());
+        let targets = sessions.flat_map(|session| session.targets.iter());
+        let wanted: Vec<&Path> =
+            targets.filter_map(|target| paths.get(usize::from(*target)).and_then(Option::as_ref)).collect();
+        self.cuts.retain(|index, _| wanted.iter().any(|path| path.device == *index));
+        for path in wanted {
+            if self.cuts.contains_key(&path.device) {
+                continue;
+            }
+            let device = Device::find(&path.device_name).map_err(KernelMirrorError::Cut)?;
+            let program = if device.ethernet { "mirror_cut" } else { "mirror_cut_l3" };
+            let link = programs::attach(&mut self.object, program, &device.name, TcAttachType::Egress)?;
+            self.cuts.insert(path.device, link);
+        }
+        Ok(())
+    }
+}
+
+/// Whether nothing at an interface of that name can be mirrored.
+pub(super) fn is_idle(mirror: &Mirror, name: &str) -> bool {
+    Decider::new(mirror, name).is_ok_and(|decider| decider.is_idle_at(Point::Tap))
+}

@@ -1,0 +1,182 @@
+//! What changes by itself under the mirror, and what people should know of it: routes, MTUs, and tunnel devices that
+//! somebody removes.
+
+use super::{
+    KernelMirror, KernelMirrorError, Path, PathTooSmall, TunnelLosses,
+    netlink::Sent,
+    taps::Tap,
+    tunnel::{Tunnel, tunnels_of},
+};
+use crate::mirror::TooBig;
+use std::{fmt, net::IpAddr};
+
+/// Something that people should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Full frames do not fit the path to a target.
+    PathTooSmall(PathTooSmall),
+    /// There is no route to a target, so its copies are lost behind the tunnel device.
+    NoRoute {
+        /// Its name.
+        target: String,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// An interface has no link layer, and no device can be had that gives its copies one: they are skipped.
+    NoLinkLayer {
+        /// Its name.
+        interface: String,
+        /// Why.
+        cause: String,
+    },
+    /// A tunnel device was taken away by somebody, and has been made again.
+    TunnelMadeAgain {
+        /// Its name.
+        device: String,
+    },
+    /// A tunnel device was taken away by somebody, and cannot be made again: its copies are skipped.
+    TunnelGone {
+        /// Its name.
+        device: String,
+        /// Why.
+        cause: String,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PathTooSmall(path) => path.fmt(f),
+            Self::NoRoute { target, address } => {
+                write!(f, "there is no route to mirror target `{target}` ({address}): its copies are lost")
+            }
+            Self::NoLinkLayer { interface, cause } => write!(
+                f,
+                "{interface} has no Ethernet headers, and there is no device to give its copies some: {cause}; they are \
+                 skipped"
+            ),
+            Self::TunnelMadeAgain { device } => {
+                write!(f, "the mirror's tunnel device {device} was removed by somebody; it has been made again")
+            }
+            Self::TunnelGone { device, cause } => write!(
+                f,
+                "the mirror's tunnel device {device} was removed by somebody and cannot be made again: {cause}; copies are \
+                 skipped until it can"
+            ),
+        }
+    }
+}
+
+impl KernelMirror {
+    /// Looks after what changes by itself: routes and MTUs, and tunnel devices that somebody removes. To be called every
+    /// few seconds. What it finds is told once, and again when it changes.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn tend(&mut self) -> Result<Vec<Notice>, KernelMirrorError> {
+        let mut notices = self.tend_tunnels()?;
+        if self.has_lost_link_layer().map_err(KernelMirrorError::Netlink)? {
+            self.link_program = None;
+            self.give_link_layer();
+            notices.extend(self.link_device().map(|device| Notice::TunnelMadeAgain { device }));
+        }
+        for tap in self.taps.values_mut() {
+            let link = self.netlink.link(tap.device.index).map_err(KernelMirrorError::Netlink)?;
+            tap.mtu = link.map_or(tap.mtu, |link| link.mtu);
+        }
+        let mirror = self.plan.mirror.clone();
+        let paths = self.paths_of(&mirror);
+        if paths != self.paths {
+            self.cut(&mirror, &paths)?;
+            self.paths = paths;
+        }
+        self.write_all_targets()?;
+        let state = self.path_notices();
+        notices.extend(state.iter().filter(|notice| !self.noticed.contains(notice)).cloned());
+        self.noticed = state;
+        Ok(notices)
+    }
+
+    /// Counts what the tunnel devices lost, and makes those again that are gone.
+    fn tend_tunnels(&mut self) -> Result<Vec<Notice>, KernelMirrorError> {
+        let mut notices = Vec::new();
+        for at in 0..self.tunnels.len() {
+            let Some(tunnel) = self.tunnels.get_mut(at) else { break };
+            match tunnel.lost(&mut self.netlink).map_err(KernelMirrorError::Netlink)? {
+                Some(lost) => {
+                    let name = &tunnel.name;
+                    if let Some(losses) = self.losses.iter_mut().find(|losses| losses.device == *name) {
+                        add_lost(losses, lost);
+                    }
+                }
+                None => {
+                    let (kind, device) = (tunnel.kind, tunnel.name.clone());
+                    let wanted = tunnels_of(&self.plan.mirror, &self.paths)?;
+                    let completes = wanted.iter().any(|(wanted, completes)| *wanted == kind && *completes);
+                    match Tunnel::make(&mut self.netlink, &mut self.object, kind, completes) {
+                        Ok(again) => {
+                            *tunnel = again;
+                            self.gone.clear();
+                            notices.push(Notice::TunnelMadeAgain { device });
+                        }
+                        Err(error) => {
+                            let gone = Notice::TunnelGone { device, cause: error.to_string() };
+                            if !self.gone.contains(&gone) {
+                                notices.push(gone.clone());
+                                self.gone.push(gone);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(notices)
+    }
+
+    /// What is to be said of interfaces without link layer.
+    fn link_notices(&self) -> impl Iterator<Item = Notice> {
+        let bare = self.taps.values().filter(|tap| tap.programs.is_some() && !tap.device.ethernet);
+        self.no_link.iter().flat_map(move |cause| {
+            let notice = |tap: &Tap| Notice::NoLinkLayer { interface: tap.device.name.clone(), cause: cause.clone() };
+            bare.clone().map(notice)
+        })
+    }
+
+    /// What is to be said of the paths as they are.
+    fn path_notices(&self) -> Vec<Notice> {
+        let mut notices: Vec<_> = self.link_notices().collect();
+        for session in self.plan.mirror.sessions() {
+            let taps = self.taps.values().filter(|tap| session.interface.matches(&tap.device.name));
+            let Some(largest) = taps.max_by_key(|tap| (tap.mtu, &tap.device.name)) else { continue };
+            for (index, target) in self.plan.mirror.targets_of(session) {
+                let notice = match self.paths.get(usize::from(index)).and_then(Option::as_ref) {
+                    None => Notice::NoRoute { target: target.name.clone(), address: target.address },
+                    Some(path) => {
+                        let needed_mtu = Path::needed_mtu(target.address, largest.mtu);
+                        if needed_mtu <= path.mtu || session.packet_length.is_some() {
+                            continue;
+                        }
+                        Notice::PathTooSmall(PathTooSmall {
+                            target: target.name.clone(),
+                            path_mtu: path.mtu,
+                            interface: largest.device.name.clone(),
+                            interface_mtu: largest.mtu,
+                            needed_mtu,
+                            skips: session.too_big == TooBig::Skip,
+                        })
+                    }
+                };
+                if !notices.contains(&notice) {
+                    notices.push(notice);
+                }
+            }
+        }
+        notices
+    }
+}
+
+fn add_lost(losses: &mut TunnelLosses, lost: Sent) {
+    losses.sent += lost.frames;
+    losses.dropped += lost.dropped;
+    losses.errors += lost.errors;
+}

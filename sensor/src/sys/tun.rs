@@ -1,0 +1,69 @@
+//! Devices without link layer that belong to an open file, and go with it.
+//!
+//! Authority: the kernel's Documentation/networking/tuntap.rst.
+
+use std::{
+    ffi::CStr,
+    fs::{File, OpenOptions},
+    io,
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt as _},
+};
+
+/// Opens the way to make one device, in the caller's network namespace. Needs the right to open `/dev/net/tun`.
+///
+/// # Errors
+/// The right is missing, or the kernel makes no such devices.
+pub fn open() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")
+}
+
+/// Makes the device of `file`; a `%d` in the pattern becomes the first number that is free. Its name.
+///
+/// # Errors
+/// The caller has no CAP_NET_ADMIN, the file has a device already, or the name is taken.
+pub fn make(file: &File, pattern: &str) -> io::Result<String> {
+    let mut request = Request { name: [0; libc::IFNAMSIZ], flags: IFF_TUN | IFF_NO_PI, rest: [0; REQUEST_REST_BYTES] };
+    // The last byte stays zero.
+    if pattern.is_empty() || pattern.len() >= request.name.len() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in request.name.iter_mut().zip(pattern.bytes()) {
+        *to = from;
+    }
+    // SAFETY: the kernel reads and writes one `ifreq`, whose size and layout `Request` has.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = CStr::from_bytes_until_nul(&request.name).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// An `ifreq` whose union holds flags.
+#[repr(C, align(8))]
+struct Request {
+    name: [u8; libc::IFNAMSIZ],
+    flags: i16,
+    rest: [u8; REQUEST_REST_BYTES],
+}
+
+const REQUEST_REST_BYTES: usize = size_of::<libc::ifreq>() - libc::IFNAMSIZ - size_of::<i16>();
+const _: () = assert!(size_of::<Request>() == size_of::<libc::ifreq>());
+
+// linux/if_tun.h.
+const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+const IFF_TUN: i16 = 0x0001;
+const IFF_NO_PI: i16 = 0x1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_names_are_refused() {
+        let file = File::open("/dev/null").unwrap();
+        for pattern in ["", "a-name-that-is-far-too-long", "possible"] {
+            assert!(make(&file, pattern).is_err(), "{pattern:?}");
+        }
+    }
+}
