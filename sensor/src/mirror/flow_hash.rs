@@ -20,8 +20,7 @@ impl FlowHash {
         let ports = match (packet.fragment, packet.protocol) {
             (Fragment::None, TCP | UDP | SCTP) => (packet.src_port, packet.dst_port),
             (Fragment::None, ICMP | ICMPV6) => {
-                let (icmp_type, code) = packet.icmp.unwrap_or_default();
-                choice::icmp_ports(packet.protocol, icmp_type, code)
+                packet.icmp.map_or((0, 0), |(icmp_type, code)| choice::icmp_ports(packet.protocol, icmp_type, code))
             }
             _ => (0, 0),
         };
