@@ -152,7 +152,9 @@ fn fragment<A>(frame: &Frame<'_>, start: usize, ip: &Ip<A>, key: FragmentKey) ->
 #[inline(always)]
 fn counts(wire: OnWire, marks: Marks) -> Counts {
     // SAFETY: the helper has no arguments and no precondition.
-    wire.counted(unsafe { bpf_ktime_get_coarse_ns() }, marks)
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    maps::note_counted_at(now_ns);
+    wire.counted(now_ns, marks)
 }
 
 #[inline(never)]

@@ -52,6 +52,10 @@ static REASONS_APART: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::A
 #[map]
 static TURN: Array<u64> = Array::with_max_entries(1, 0);
 
+/// One word: when this processor counted a packet last, by the coarse clock.
+#[map]
+static COUNTED_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// By number of a drop reason: whether the sensor wants to know.
 #[map]
 static DROP_REASONS: Array<u32> = Array::with_max_entries(DROP_REASONS_MAX, 0);
@@ -78,6 +82,32 @@ const ENOENT: i32 = 2;
 pub(crate) fn second_generation(now_ns: u64) -> bool {
     Turn(word(&TURN, 0)).is_second(now_ns)
 }
+
+/// Notes when this processor counted a packet.
+#[inline(always)]
+pub(crate) fn note_counted_at(now_ns: u64) {
+    if let Some(noted) = COUNTED_AT.get_ptr_mut(0) {
+        // SAFETY: the element exists for as long as the program is loaded, and no other processor stores to it.
+        unsafe { noted.write_volatile(now_ns) };
+    }
+}
+
+/// When a packet that is dropped now was counted. The processor that drops it counted it just before, and its clock may
+/// stand where it stood then for up to [`COARSE_NANOS_MAX`]; if it counted nothing for longer, it was another that did.
+#[inline(always)]
+pub(crate) fn counted_at(now_ns: u64) -> u64 {
+    match COUNTED_AT.get_ptr(0) {
+        // SAFETY: the element exists for as long as the program is loaded, and is one aligned word.
+        Some(noted) => match unsafe { noted.read_volatile() } {
+            noted_ns if now_ns.wrapping_sub(noted_ns) <= COARSE_NANOS_MAX => noted_ns,
+            _ => now_ns,
+        },
+        None => now_ns,
+    }
+}
+
+/// The coarse clock moves with the kernel's tick, of which there are at least a hundred a second.
+const COARSE_NANOS_MAX: u64 = 10_000_000;
 
 /// Whether the sensor wants drops of this reason.
 #[inline(always)]

@@ -157,8 +157,10 @@ fn count_packet<A>(skb: u64, key: VerdictKey, dropped: &Dropped, ip: &Ip<A>, pie
     let key = VerdictKey { ports: transport.ports, protocol, ..key };
     // SAFETY: the helper has no arguments and no precondition. Tracing programs have no coarse clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let new = wire::on_wire(dropped, ip, &transport).counted(now_ns, transport.marks);
-    let counted = if maps::second_generation(now_ns) {
+    // What was counted is taken out where it was counted: in the same generation, also when that ends between the two.
+    let at_ns = if key.counted != 0 { maps::counted_at(now_ns) } else { now_ns };
+    let new = wire::on_wire(dropped, ip, &transport).counted(at_ns, transport.marks);
+    let counted = if maps::second_generation(at_ns) {
         maps::count(&maps::VERDICTS_B, &key, &new)
     } else {
         maps::count(&maps::VERDICTS_A, &key, &new)

@@ -237,3 +237,24 @@ fn reverse_path_sockets_and_control_groups_and_no_socket_at_all() {
     }
     assert_eq!((records.counts["rejected_after_counting"], records.counts["rejected"]), (6 + 6, 6 + 6 + 10));
 }
+
+/// A packet is counted and turned away at one moment, whichever of two intervals it is near the end of.
+#[test]
+fn a_packet_is_counted_and_turned_away_in_the_same_interval() {
+    let Some(net) = Net::new() else { return };
+    let rules = "table inet test { chain input { type filter hook input priority 0; udp dport 5000 drop; }; }";
+    if !nftables(&net.near, rules) {
+        return;
+    }
+    let dir = Dir::new();
+    let daemon = Daemon::start_wide("ebpf", &net, &dir, &["-i", "near0", "--interval", "1s"]);
+    net.send(SENT_ACROSS_INTERVALS, 0);
+    sleep(Duration::from_millis(300));
+    let records = daemon.finish();
+    let packets = |action: &str| records.sum(&format!("dstport=5000 action={action}")).0;
+    assert!(records.by("dstport=5000", "start").len() > 2, "no interval ended meanwhile");
+    assert_eq!((packets("ACCEPT"), packets("REJECT")), (0, SENT_ACROSS_INTERVALS.into()));
+}
+
+/// So many take some seconds.
+const SENT_ACROSS_INTERVALS: u32 = 150_000;
