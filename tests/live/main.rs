@@ -3,6 +3,7 @@
 //! Needs root, `ip` and `python3`; elsewhere these tests say that they are skipped.
 
 #[cfg(test)]
+mod clock;
 mod counting;
 #[cfg(test)]
 mod daemon;
