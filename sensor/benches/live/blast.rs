@@ -12,7 +12,7 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 /// Sends on one device.
 pub(crate) struct Blaster {
     socket: OwnedFd,
-    frames: Vec<[u8; FRAME_BYTES]>,
+    frames: Vec<Vec<u8>>,
     /// The number of the next packet.
     next: u32,
     flows: u32,
@@ -33,7 +33,7 @@ impl Blaster {
         // Of no protocol: nothing is received.
         let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
         bind(socket.as_raw_fd(), &address)?;
-        Ok(Self { socket, frames: vec![frame(to); BATCH], next: 0, flows })
+        Ok(Self { socket, frames: vec![frame(to, FRAME_BYTES); BATCH], next: 0, flows })
     }
 
     /// Sends packets until that many are sent, or `is_enough` after a batch; answers how many were.
@@ -74,20 +74,20 @@ impl Blaster {
     }
 }
 
-/// A datagram from 10.0.0.0 to 192.0.2.1; checksums follow with the flow.
-fn frame(to: [u8; 6]) -> [u8; FRAME_BYTES] {
-    let mut frame = [0; FRAME_BYTES];
+/// A datagram from 10.0.0.0 to 192.0.2.1 in a frame of so many bytes; checksums follow with the flow.
+pub(crate) fn frame(to: [u8; 6], frame_bytes: usize) -> Vec<u8> {
+    let mut frame = vec![0; frame_bytes];
     frame[..6].copy_from_slice(&to);
     frame[6..14].copy_from_slice(&[2, 0, 0, 0, 0, 2, 8, 0]);
-    let (ip, udp) = (FRAME_BYTES - 14, FRAME_BYTES - 34);
-    let header = [0x45, 0, 0, ip as u8, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 0, 192, 0, 2, 1];
+    let [ip, udp] = [14, 34].map(|headers| ((frame_bytes - headers) as u16).to_be_bytes());
+    let header = [0x45, 0, ip[0], ip[1], 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 0, 192, 0, 2, 1];
     frame[14..34].copy_from_slice(&header);
-    frame[34..42].copy_from_slice(&[0x9c, 0x40, 0x13, 0x88, 0, udp as u8, 0, 0]);
+    frame[34..42].copy_from_slice(&[0x9c, 0x40, 0x13, 0x88, udp[0], udp[1], 0, 0]);
     frame
 }
 
 /// The flow's number is the rest of its source address; both checksums (RFC 1071, RFC 768) are right for it.
-fn set_flow(frame: &mut [u8; FRAME_BYTES], flow: u32) {
+pub(crate) fn set_flow(frame: &mut [u8], flow: u32) {
     let [_, rest @ ..] = flow.to_be_bytes();
     frame[27..30].copy_from_slice(&rest);
     frame[24..26].copy_from_slice(&[0; 2]);
@@ -95,7 +95,7 @@ fn set_flow(frame: &mut [u8; FRAME_BYTES], flow: u32) {
     frame[24..26].copy_from_slice(&of_header.to_be_bytes());
     frame[40..42].copy_from_slice(&[0; 2]);
     // Addresses, protocol and length stand before the datagram; its payload is zero.
-    let of_datagram = !folded(sum(&frame[26..42]) + 17 + (FRAME_BYTES as u32 - 34));
+    let of_datagram = !folded(sum(&frame[26..42]) + 17 + (frame.len() as u32 - 34));
     frame[40..42].copy_from_slice(&if of_datagram == 0 { 0xffff } else { of_datagram }.to_be_bytes());
 }
 

@@ -10,8 +10,8 @@ use flowtap::capture::kernel::{Counts, Device, Drain, Flow, Harvest, LoadError, 
 use crate::Options;
 use crate::blast::Blaster;
 use crate::measure::now;
-use crate::throughput::{ELSEWHERE, FAR, FAR_ETHER, FLOW_MAP_MAX, NEAR, NEAR_ETHER, SENDER};
-use crate::wire::{Namespace, Place, counts, join, pin};
+use crate::throughput::FLOW_MAP_MAX;
+use crate::wire::{ELSEWHERE, FAR, NEAR, Namespace, Place, SENDER, cable, counts, pin};
 
 /// Both, on a cable of their own.
 ///
@@ -28,8 +28,7 @@ pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<()> {
         }
         Err(error) => return Err(error.into()),
     };
-    let (near, far) = (Namespace::new()?, Namespace::new()?);
-    join((&near, NEAR, NEAR_ETHER), (&far, FAR, FAR_ETHER), 1500)?;
+    let (near, far) = cable()?;
     let mut bench = Bench { taps, drain, near, far };
     bench.attach()?;
     writeln!(out, "\n### Drain\n")?;

@@ -9,9 +9,8 @@ use anyhow::{Context, Result};
 
 use crate::Options;
 use crate::measure::now;
-use crate::throughput::{FAR, FAR_ETHER, NEAR, NEAR_ETHER};
 use crate::watchers::{Watch, Watcher};
-use crate::wire::{Namespace, join};
+use crate::wire::{NEAR, cable};
 
 /// The kernel counts on a quiet interface, with the defaults of everything.
 ///
@@ -19,8 +18,7 @@ use crate::wire::{Namespace, join};
 ///
 /// When the kernel does not tell.
 pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<()> {
-    let (near, far) = (Namespace::new()?, Namespace::new()?);
-    join((&near, NEAR, NEAR_ETHER), (&far, FAR, FAR_ETHER), 1500)?;
+    let (near, _far) = cable()?;
     let watch = near.run(|| Watch::start(Watcher::Flowtap("ebpf"), &options.flowtap, NEAR, ""))?;
     // What belongs to the start is over.
     sleep(Duration::from_secs(1));

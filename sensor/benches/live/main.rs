@@ -7,8 +7,10 @@
 mod blast;
 mod drain;
 mod idle;
+mod machine;
 #[path = "../measure.rs"]
 mod measure;
+mod mirror;
 #[path = "../programs.rs"]
 mod programs;
 mod throughput;
@@ -43,7 +45,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [1 << 10, 1 << 20])]
     flows: Vec<u32>,
     /// How often the maps are emptied while two send.
-    #[arg(long, default_value_t = 5000)]
+    #[arg(long, default_value_t = 2000)]
     flips: u32,
     /// The flowtap to measure.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_flowtap"))]
@@ -62,10 +64,12 @@ enum Part {
     Drain,
     /// Nothing happens.
     Idle,
+    /// Copies of everything, and who makes them.
+    Mirror,
 }
 
 impl Part {
-    const ALL: [Self; 3] = [Self::Throughput, Self::Drain, Self::Idle];
+    const ALL: [Self; 4] = [Self::Throughput, Self::Drain, Self::Idle, Self::Mirror];
 }
 
 fn main() -> anyhow::Result<()> {
@@ -83,6 +87,7 @@ fn main() -> anyhow::Result<()> {
             Part::Throughput => throughput::run(&options, &mut out)?,
             Part::Drain => drain::run(&options, &mut out)?,
             Part::Idle => idle::run(&options, &mut out)?,
+            Part::Mirror => mirror::run(&options, &mut out)?,
         }
     }
     Ok(())

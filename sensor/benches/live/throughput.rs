@@ -13,7 +13,7 @@ use crate::Options;
 use crate::blast::Blaster;
 use crate::measure::now;
 use crate::watchers::{Told, Watch, Watcher};
-use crate::wire::{Namespace, Place, counts, join, pin};
+use crate::wire::{ELSEWHERE, FAR, NEAR, Place, SENDER, cable, counts, pin};
 
 /// All turns of one watcher.
 struct Series {
@@ -61,13 +61,11 @@ pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<()> {
 
 /// A new cable, somebody who watches its near end, and frames from the far end.
 fn turn(series: &Series, flows: u32, options: &Options) -> Result<Turn> {
-    let (near, far) = (Namespace::new()?, Namespace::new()?);
-    join((&near, NEAR, NEAR_ETHER), (&far, FAR, FAR_ETHER), 1500)?;
-    let configuration = format!("[kernel]\nflow-map-max = {FLOW_MAP_MAX}\n");
+    let (near, far) = cable()?;
     let watch = series.program.as_ref().map(|program| {
         near.run(|| {
             pin(Place::Beside(SENDER))?;
-            Watch::start(series.watcher, program, NEAR, &configuration)
+            Watch::start(series.watcher, program, NEAR, &roomy())
         })
     });
     let watch = watch.transpose()?;
@@ -158,13 +156,10 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     if all.is_empty() { f64::NAN } else { f64::midpoint(all[(all.len() - 1) / 2], all[all.len() / 2]) }
 }
 
+/// A configuration of flowtap's with room for every flow.
+pub(crate) fn roomy() -> String {
+    format!("[kernel]\nflow-map-max = {FLOW_MAP_MAX}\n")
+}
+
 /// More than the flows of any part: each generation of the kernel's maps holds them all.
 pub(crate) const FLOW_MAP_MAX: u32 = 1_200_000;
-/// The processor that sends.
-pub(crate) const SENDER: usize = 0;
-pub(crate) const NEAR: &str = "near0";
-pub(crate) const FAR: &str = "far0";
-pub(crate) const NEAR_ETHER: &str = "02:00:00:00:00:01";
-pub(crate) const FAR_ETHER: &str = "02:00:00:00:00:02";
-/// Nobody has it.
-pub(crate) const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 0, 0x99];

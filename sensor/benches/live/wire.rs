@@ -58,6 +58,17 @@ impl Namespace {
     }
 }
 
+/// The cable that everything is about: frames come from `far` and are watched in `near`.
+///
+/// # Errors
+///
+/// When there can be none.
+pub(crate) fn cable() -> Result<(Namespace, Namespace)> {
+    let (near, far) = (Namespace::new()?, Namespace::new()?);
+    join((&near, NEAR, NEAR_ETHER), (&far, FAR, FAR_ETHER), 1500)?;
+    Ok((near, far))
+}
+
 /// Joins two namespaces by a cable: a device with an Ethernet address at each end, both up.
 ///
 /// # Errors
@@ -144,3 +155,16 @@ pub(crate) fn tool(line: &str) -> Result<String> {
     ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
     Ok(String::from_utf8(output.stdout)?)
 }
+
+/// The processor that sends.
+pub(crate) const SENDER: usize = 0;
+/// The devices at the ends of [`cable`].
+pub(crate) const NEAR: &str = "near0";
+/// See [`NEAR`].
+pub(crate) const FAR: &str = "far0";
+/// The Ethernet addresses of these ends.
+pub(crate) const NEAR_ETHER: &str = "02:00:00:00:00:01";
+/// See [`NEAR_ETHER`].
+pub(crate) const FAR_ETHER: &str = "02:00:00:00:00:02";
+/// Nobody has it: a stack drops what is sent to it at its first look.
+pub(crate) const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
