@@ -32,8 +32,8 @@ enum Target {
 /// When a packet is missing from the flow log.
 pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<()> {
     writeln!(out, "\n### Mirroring: a stalled target, {RATE} frames of 64 bytes a second for {} s\n", options.secs)?;
-    writeln!(out, "| plane | target | sent | counted | lost | copies sent | skipped |")?;
-    writeln!(out, "|---|---|---:|---:|---|---:|---|")?;
+    writeln!(out, "| plane | target | sent | counted | lost | copies sent | skipped | arrived |")?;
+    writeln!(out, "|---|---|---:|---:|---|---:|---|---:|")?;
     for plane in ["ebpf", "pcap"] {
         for target in [Target::None, Target::Ready, Target::Stalled] {
             turn(plane, target, options, out)?;
@@ -76,7 +76,11 @@ fn turn(plane: &'static str, target: Target, options: &Options, out: &mut impl W
     let (copies, skipped) = copies.map_or(("-".to_owned(), "-".to_owned()), |copies| {
         (copies.sent.to_string(), if copies.skipped.is_empty() { "0".to_owned() } else { copies.skipped })
     });
-    writeln!(out, "| {plane} | {target:?} | {sent} | {counted} | {lost} | {copies} | {skipped} |")?;
+    writeln!(
+        out,
+        "| {plane} | {target:?} | {sent} | {counted} | {lost} | {copies} | {skipped} | {} |",
+        site.arrived()?
+    )?;
     Ok(())
 }
 
