@@ -91,9 +91,9 @@ pub(crate) fn join(near: (&Namespace, &str, &str), far: (&Namespace, &str, &str)
 pub(crate) struct DeviceCounts {
     /// Frames that came in.
     pub(crate) received: u64,
-    /// Frames that went out, and those that were lost on the way out.
+    /// Frames that went out.
     pub(crate) sent: u64,
-    /// See there.
+    /// Frames that were lost on the way out.
     pub(crate) send_drops: u64,
 }
 

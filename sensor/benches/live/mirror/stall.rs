@@ -1,13 +1,14 @@
 //! A target that takes nothing costs the flow log nothing.
 
+use std::fmt;
 use std::io::Write;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::tap::copies_of_run;
-use super::{IDS_IP, NEAR, OUT, Site, configuration};
+use super::tap::{self, copies_of_run};
+use super::{NEAR, OUT, Site};
 use crate::Options;
 use crate::blast::Blaster;
 use crate::measure::now;
@@ -18,7 +19,7 @@ use crate::wire::{ELSEWHERE, FAR, Place, SENDER, counts, pin};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     /// Nothing is mirrored.
-    None,
+    Nobody,
     /// It takes everything.
     Ready,
     /// The way there lets a few packets a second through and keeps the rest waiting.
@@ -35,7 +36,7 @@ pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<()> {
     writeln!(out, "| plane | target | sent | counted | lost | copies sent | skipped | arrived |")?;
     writeln!(out, "|---|---|---:|---:|---|---:|---|---:|")?;
     for plane in ["ebpf", "pcap"] {
-        for target in [Target::None, Target::Ready, Target::Stalled] {
+        for target in [Target::Nobody, Target::Ready, Target::Stalled] {
             turn(plane, target, options, out)?;
         }
     }
@@ -47,14 +48,12 @@ fn turn(plane: &'static str, target: Target, options: &Options, out: &mut impl W
     if target == Target::Stalled {
         site.near.tool(&format!("tc qdisc add dev {OUT} root tbf rate 8kbit burst 2kb limit 16mb"))?;
     }
-    let text = if target == Target::None { String::new() } else { configuration(NEAR, IDS_IP) };
     let watch = site.near.run(|| {
         pin(Place::Beside(SENDER))?;
-        let mut watch = Watch::start(Watcher::Flowtap(plane), &options.flowtap, NEAR, &text)?;
-        if (plane, target == Target::None) == ("ebpf", false) {
-            watch.until(|said| said.contains("mirrored, as far as sessions say"))?;
+        match target {
+            Target::Nobody => Watch::start(Watcher::Flowtap(plane), &options.flowtap, NEAR, ""),
+            Target::Ready | Target::Stalled => tap::run(plane, &options.flowtap),
         }
-        Ok(watch)
     })?;
     let sent = site.far.run(|| {
         pin(Place::On(SENDER))?;
@@ -69,19 +68,25 @@ fn turn(plane: &'static str, target: Target, options: &Options, out: &mut impl W
         Ok(sent - counts(FAR)?.send_drops)
     })?;
     let told = watch.end(sent)?;
-    let copies = if target == Target::None { None } else { Some(copies_of_run(&told.said)?) };
+    let copies = if target == Target::Nobody { None } else { Some(copies_of_run(&told.said)?) };
     let lost: u64 = told.lost.iter().map(|(_, count)| count).sum();
     let counted = told.counted;
-    ensure!((counted, lost) == (sent, 0), "{plane}, {target:?}: {sent} sent, {counted} counted, {lost} told as lost");
+    ensure!((counted, lost) == (sent, 0), "{plane}, {target}: {sent} sent, {counted} counted, {lost} told as lost");
     let (copies, skipped) = copies.map_or(("-".to_owned(), "-".to_owned()), |copies| {
         (copies.sent.to_string(), if copies.skipped.is_empty() { "0".to_owned() } else { copies.skipped })
     });
-    writeln!(
-        out,
-        "| {plane} | {target:?} | {sent} | {counted} | {lost} | {copies} | {skipped} | {} |",
-        site.arrived()?
-    )?;
+    writeln!(out, "| {plane} | {target} | {sent} | {counted} | {lost} | {copies} | {skipped} | {} |", site.arrived()?)?;
     Ok(())
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nobody => "nobody",
+            Self::Ready => "ready",
+            Self::Stalled => "stalled",
+        })
+    }
 }
 
 /// Frames a second.

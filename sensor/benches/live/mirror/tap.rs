@@ -67,15 +67,7 @@ impl Tap {
                     mirror.attach(&Device::find(NEAR)?)?;
                     Tapping::Programs(Box::new(mirror))
                 }
-                Self::Run(plane) => {
-                    let mut watch = Watch::start(Watcher::Flowtap(plane), flowtap, NEAR, &configuration(NEAR, IDS_IP))?;
-                    match plane {
-                        "ebpf" => watch.until(|said| said.contains("mirrored, as far as sessions say"))?,
-                        // The thread taps soon.
-                        _ => sleep(Duration::from_millis(500)),
-                    }
-                    Tapping::Run(Box::new(watch))
-                }
+                Self::Run(plane) => Tapping::Run(Box::new(run(plane, flowtap)?)),
             })
         })
     }
@@ -123,6 +115,21 @@ fn mirred(site: &Site) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// A run that mirrors, in the calling thread's namespace.
+///
+/// # Errors
+///
+/// When it can't be started.
+pub(super) fn run(plane: &'static str, flowtap: &Path) -> Result<Watch> {
+    let mut watch = Watch::start(Watcher::Flowtap(plane), flowtap, NEAR, &configuration(NEAR, IDS_IP))?;
+    match plane {
+        "ebpf" => watch.until(|said| said.contains("mirrored, as far as sessions say"))?,
+        // The thread taps soon.
+        _ => sleep(Duration::from_millis(500)),
+    }
+    Ok(watch)
 }
 
 /// The programs for a configuration, in the calling thread's namespace.
