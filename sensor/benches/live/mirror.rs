@@ -103,7 +103,6 @@ fn report(all: &[(Tap, Vec<Turn>)], traffic: Traffic, options: &Options, out: &m
         traffic.unit()
     )?;
     writeln!(out, "|---|---:|---:|---:|---:|---|---:|---:|")?;
-    let mut costs = Vec::new();
     for (tap, turns) in all {
         let pairs = || turns.iter().zip(nothing);
         let rate = median(turns.iter().map(|turn| turn.work.rate() * traffic.units()));
@@ -114,18 +113,23 @@ fn report(all: &[(Tap, Vec<Turn>)], traffic: Traffic, options: &Options, out: &m
             writeln!(out, " | | | {cpu:.2} | |")?;
             continue;
         }
-        let each: Vec<f64> = pairs().map(|(turn, nothing)| turn.ns_a_copy(nothing)).collect();
         let sum = |value: fn(&Turn) -> u64| turns.iter().map(value).sum::<u64>();
         let (sent, arrived) = (sum(|turn| turn.copies.sent), sum(|turn| turn.arrived));
         let skipped = skipped(turns);
-        let ns = median(each.iter().copied());
+        let ns = median(pairs().map(|(turn, nothing)| turn.ns_a_copy(nothing)));
         writeln!(out, " {sent} | {arrived} | {skipped} | {cpu:.2} | {ns:.0} |")?;
-        costs.push((*tap, each));
     }
-    let of = |wanted: Tap| costs.iter().find(|(tap, _)| *tap == wanted).map(|(_, each)| each.iter());
+    let of = |wanted| all.iter().find(|(tap, _)| *tap == wanted).map(|(_, turns)| turns.iter().zip(nothing));
     if let (Some(ours), Some(mirred)) = (of(Tap::Programs), of(Tap::Mirred)) {
-        let ratio = median(ours.zip(mirred).map(|(ours, mirred)| ours / mirred));
-        writeln!(out, "\nA copy by flowtap's programs costs {ratio:.2} of one by mirred.")?;
+        let pairs: Vec<_> = ours.zip(mirred).collect();
+        let cost =
+            pairs.iter().map(|((ours, nothing), (mirred, _))| ours.ns_a_copy(nothing) / mirred.ns_a_copy(nothing));
+        let rate = pairs.iter().map(|((ours, _), (mirred, _))| ours.work.rate() / mirred.work.rate());
+        let (cost, rate) = (median(cost), median(rate));
+        writeln!(
+            out,
+            "\nA copy by flowtap's programs costs {cost:.2} of one by mirred; traffic goes {rate:.2} times as fast."
+        )?;
     }
     Ok(())
 }
