@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::Options;
 use crate::machine::busy;
-use crate::throughput::median;
+use crate::throughput::{median, summed};
 use crate::wire::{FAR, FAR_ETHER, NEAR, NEAR_ETHER, Namespace, cable, counts, join};
 use tap::{Copies, Tap};
 use traffic::{Traffic, Work};
@@ -117,7 +117,7 @@ fn report(all: &[(Tap, Vec<Turn>)], traffic: Traffic, options: &Options, out: &m
         }
         let sum = |value: fn(&Turn) -> u64| turns.iter().map(value).sum::<u64>();
         let (sent, arrived) = (sum(|turn| turn.copies.sent), sum(|turn| turn.arrived));
-        let skipped = skipped(turns);
+        let skipped = summed(turns.iter().flat_map(|turn| &turn.copies.skipped));
         let ns = median(pairs().map(|(turn, nothing)| turn.ns_a_copy(nothing)));
         writeln!(out, " {sent} | {arrived} | {skipped} | {cpu:.2} | {ns:.0} |")?;
     }
@@ -134,11 +134,6 @@ fn report(all: &[(Tap, Vec<Turn>)], traffic: Traffic, options: &Options, out: &m
         )?;
     }
     Ok(())
-}
-
-fn skipped(turns: &[Turn]) -> String {
-    let all: Vec<&str> = turns.iter().map(|turn| &*turn.copies.skipped).filter(|words| !words.is_empty()).collect();
-    if all.is_empty() { "0".to_owned() } else { all.join("; ") }
 }
 
 impl Turn {

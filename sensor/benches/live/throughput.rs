@@ -113,7 +113,7 @@ fn report(all: &[Series], flows: u32, options: &Options, out: &mut impl Write) -
         }
         let peak = of(|turn| turn.told.peak_bytes as f64 / 1e6);
         let maps = of(|turn| turn.told.maps_megabytes as f64);
-        let (counted, lost) = (series.counted(), series.lost());
+        let (counted, lost) = (series.counted(), summed(series.turns.iter().flat_map(|turn| &turn.told.lost)));
         writeln!(out, " {more_ns:.0} | {counted} | {lost} | {cpu:.2} | {peak:.0} | {maps:.0} |")?;
     }
     Ok(())
@@ -137,16 +137,16 @@ impl Series {
             format!("{:.3} %", 100.0 * counted as f64 / sent as f64)
         }
     }
+}
 
-    /// What it knows that it has lost.
-    fn lost(&self) -> String {
-        let mut sums = BTreeMap::<&str, u64>::new();
-        for (reason, count) in self.turns.iter().flat_map(|turn| &turn.told.lost).filter(|(_, count)| *count > 0) {
-            *sums.entry(reason).or_default() += count;
-        }
-        let words: Vec<String> = sums.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        if words.is_empty() { "0".to_owned() } else { words.join(", ") }
+/// Counts by reason, added up.
+pub(crate) fn summed<'a>(counts: impl IntoIterator<Item = &'a (String, u64)>) -> String {
+    let mut sums = BTreeMap::<&str, u64>::new();
+    for (reason, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        *sums.entry(reason).or_default() += count;
     }
+    let words: Vec<String> = sums.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    if words.is_empty() { "0".to_owned() } else { words.join(", ") }
 }
 
 /// The value in the middle.

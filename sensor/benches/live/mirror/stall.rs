@@ -12,6 +12,7 @@ use super::{NEAR, OUT, Site};
 use crate::Options;
 use crate::blast::Blaster;
 use crate::measure::now;
+use crate::throughput::summed;
 use crate::watchers::{Watch, Watcher};
 use crate::wire::{ELSEWHERE, FAR, Place, SENDER, counts, pin};
 
@@ -74,9 +75,10 @@ fn turn(plane: &'static str, target: Target, options: &Options, out: &mut impl W
     let lost: u64 = told.lost.iter().map(|(_, count)| count).sum();
     let counted = told.counted;
     ensure!((counted, lost) == (sent, 0), "{plane}, {target}: {sent} sent, {counted} counted, {lost} told as lost");
-    let (copies, skipped) = copies.map_or(("-".to_owned(), "-".to_owned()), |copies| {
-        (copies.sent.to_string(), if copies.skipped.is_empty() { "0".to_owned() } else { copies.skipped })
-    });
+    let (copies, skipped) = match copies {
+        Some(copies) => (copies.sent.to_string(), summed(&copies.skipped)),
+        None => ("-".to_owned(), "-".to_owned()),
+    };
     writeln!(out, "| {plane} | {target} | {sent} | {counted} | {lost} | {copies} | {skipped} | {} |", site.arrived()?)?;
     Ok(())
 }

@@ -40,8 +40,8 @@ pub(super) enum Tapping {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Copies {
     pub(super) sent: u64,
-    /// Reasons with their numbers.
-    pub(super) skipped: String,
+    /// By reason.
+    pub(super) skipped: Vec<(String, u64)>,
 }
 
 impl Tap {
@@ -84,9 +84,7 @@ impl Tapping {
             Self::Nothing => Ok(Copies::default()),
             Self::Mirred => {
                 let counts = site.near.run(|| counts(VXLAN))?;
-                let skipped =
-                    if counts.send_drops == 0 { String::new() } else { format!("device {}", counts.send_drops) };
-                Ok(Copies { sent: counts.sent, skipped })
+                Ok(Copies { sent: counts.sent, skipped: vec![("device".to_owned(), counts.send_drops)] })
             }
             Self::Programs(mirror) => copies_of_programs(&mirror),
             Self::Run(watch) => {
@@ -146,15 +144,12 @@ pub(super) fn programs(configuration: &str) -> Result<KernelMirror> {
 fn copies_of_programs(mirror: &KernelMirror) -> Result<Copies> {
     let counters = mirror.counters()?;
     let mut copies = Copies::default();
-    let mut skipped = Vec::new();
     for totals in counters.sessions.iter().flat_map(|session| [session.ingress, session.egress]) {
         ensure!(totals.balances(), "{counters:?}");
         copies.sent += totals.of(CopyOutcome::Mirrored).0;
         let reasons = CopyOutcome::ALL.into_iter().filter(|outcome| is_skip(*outcome));
-        let reasons = reasons.map(|reason| (outcome_name(reason), totals.of(reason).0));
-        skipped.extend(reasons.filter(|(_, frames)| *frames > 0).map(|(name, frames)| format!("{name} {frames}")));
+        copies.skipped.extend(reasons.map(|reason| (outcome_name(reason).to_owned(), totals.of(reason).0)));
     }
-    copies.skipped = skipped.join(", ");
     Ok(copies)
 }
 
@@ -168,8 +163,15 @@ pub(super) fn copies_of_run(said: &str) -> Result<Copies> {
     };
     let [matched, sent, skipped] = [before("matched")?, before("sent")?, before("skipped")?];
     ensure!(matched == sent + skipped, "{account}");
-    let reasons = account.split_once("skipped: ").map_or("", |(_, rest)| rest.lines().next().unwrap_or_default());
-    Ok(Copies { sent, skipped: if skipped == 0 { String::new() } else { reasons.to_owned() } })
+    let mut copies = Copies { sent, skipped: Vec::new() };
+    if skipped > 0 {
+        let (_, reasons) = account.split_once("skipped: ").context("skipped for no reason")?;
+        for reason in reasons.lines().next().unwrap_or_default().split(", ") {
+            let (name, count) = reason.rsplit_once(' ').with_context(|| format!("no count: {reason}"))?;
+            copies.skipped.push((name.to_owned(), count.parse()?));
+        }
+    }
+    Ok(copies)
 }
 
 impl fmt::Display for Tap {
