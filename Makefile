@@ -48,6 +48,7 @@ bench: setup
 	$(CARGO) build --release --package flowtap
 	$(CARGO) bench --package flowtap --bench replay -- $(BENCH_ARGS)
 	$(SUDO) env PATH="$$PATH" $(CARGO) bench --package flowtap --bench kernel
+	$(SUDO) env PATH="$$PATH" $(CARGO) bench --package flowtap --bench live -- $(LIVE_ARGS)
 
 bench-peers:
 	@packaging/setup peers

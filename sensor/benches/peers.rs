@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::programs;
+
 /// Another program that can read a capture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -39,14 +41,9 @@ impl Peer {
         }
     }
 
-    /// Where it is installed, if it is: on PATH or where Debian keeps daemons.
+    /// Where it is installed, if it is.
     pub(crate) fn find(self) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let daemons = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-        std::env::split_paths(&path)
-            .chain(daemons)
-            .map(|directory| directory.join(self.name()))
-            .find(|program| program.is_file())
+        programs::find(self.name())
     }
 
     /// The command that replays `capture`. Files it needs or makes go to `scratch`, which is empty.

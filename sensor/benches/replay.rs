@@ -7,9 +7,11 @@
 
 mod captures;
 mod floor;
+mod gain;
 mod measure;
 mod ours;
 mod peers;
+mod programs;
 mod report;
 mod rounds;
 

@@ -13,7 +13,7 @@ use crate::floor::Walker;
 use crate::measure::{self, Run};
 use crate::peers::Peer;
 use crate::report::{self, Series};
-use crate::{Options, ours};
+use crate::{Options, gain, ours};
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()>
     }
     series.retain(|series| !series.runs.is_empty());
     report::write(&series, options.packets, out)?;
-    report::write_gain(&series, measure::gain_of_two_threads(), out)
+    report::write_gain(&series, gain::of_two_threads(), out)
 }
 
 fn programs(options: &Options) -> io::Result<Vec<Program>> {

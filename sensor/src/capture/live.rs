@@ -16,8 +16,9 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pcap::{Active, Capture, Precision};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
@@ -224,8 +225,8 @@ impl LiveSource {
         }
     }
 
-    fn obey(&mut self, now: Timestamp) {
-        while let Ok(command) = self.commands.try_recv() {
+    fn obey(&mut self, first: Option<Command>, now: Timestamp) {
+        for command in first.into_iter().chain(self.commands.try_iter()) {
             match command {
                 Command::Attach(tap) => {
                     self.roster.attach(tap.interface, &tap.name, now);
@@ -241,16 +242,25 @@ impl LiveSource {
         }
     }
 
-    /// Waits until there is something to read, or for [`WAIT_MILLIS`].
-    fn wait(&self) {
+    /// Waits until there is something to read, or for [`WAIT_MILLIS`]. Without a tap it waits for a command: a first tap
+    /// fills its buffer from the moment on that it is opened.
+    fn wait(&self) -> Option<Command> {
         let closes = self.ends_at.is_some() || self.taps.iter().any(|tap| tap.closes_at.is_some());
         let wait = if closes { RETIRE_MILLIS } else { WAIT_MILLIS };
+        if self.taps.is_empty() {
+            match self.commands.recv_timeout(Duration::from_millis(u64::from(wait.unsigned_abs()))) {
+                // Nobody is left to command; the time passes all the same.
+                Err(RecvTimeoutError::Disconnected) => {}
+                answer => return answer.ok(),
+            }
+        }
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(wait) * 1_000_000 };
         // Taps that are to be closed are read without waiting: what they wait for is an error.
         let lanes = self.taps.iter().filter(|tap| tap.closes_at.is_none()).flat_map(|tap| &tap.lanes);
         let mut waiting: Vec<_> = lanes.map(|lane| PollFd::new(&lane.capture, PollFlags::IN)).collect();
         // A signal that comes between is as good as a frame: the caller looks and comes back.
         poll(&mut waiting, Some(&timeout)).ok();
+        None
     }
 
     fn read(&mut self, now: Timestamp, block: &mut Block) {
@@ -308,9 +318,9 @@ impl Source for LiveSource {
     fn fill(&mut self, block: &mut Block) -> Result<Fill, CaptureError> {
         block.clear();
         block.bytes.clear();
-        self.wait();
+        let command = self.wait();
         let now = (self.clock)();
-        self.obey(now);
+        self.obey(command, now);
         self.read(now, block);
         self.note_drops(now, block);
         let is_empty = block.frames.is_empty() && block.drops.is_empty();
