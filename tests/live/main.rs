@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod clock;
+#[cfg(test)]
 mod counting;
 #[cfg(test)]
 mod daemon;
