@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) bytes: u64,
     /// Length of the longest.
     pub(crate) longest_bytes: u32,
+    /// Where the payload of a UDP datagram begins in the frame; zero in a later piece of one.
+    pub(crate) payload_at: u32,
     /// Zero where they are not known; of TCP and UDP, and of SCTP for the choice of a target.
     pub(crate) src_port: u16,
     pub(crate) dst_port: u16,
@@ -146,6 +148,8 @@ fn read_rest<A>(
             _ => 0,
         };
     }
+    let is_later = matches!(ip.fragment, Fragment::Later(_));
+    facts.payload_at = if is_later { 0 } else { start as u32 + ip.header_bytes + UDP_BYTES };
     let wire = wire::frames(frame, start, link_bytes, ip, &transport);
     facts.frames = wire.count;
     facts.bytes = wire.bytes;
@@ -231,3 +235,4 @@ fn code(stop: &Stop) -> u32 {
 /// An IP header begins behind an Ethernet header and four tags at most.
 const START_MASK: usize = 63;
 const ICMP_BYTES: usize = 8;
+const UDP_BYTES: u32 = 8;
