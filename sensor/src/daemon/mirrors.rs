@@ -1,4 +1,7 @@
-//! Mirroring as a part of a run: begins with it or with a reload, and ends with it.
+//! Mirroring as a part of a run: begins with it or with a reload, and ends with a reload or with it.
+//!
+//! Loading programs takes rights that a run gives up, so a reload can begin it in the kernel only if the run was made ready
+//! for that ([`Setup::nothing`]); it stays so when a reload ends it. A thread can begin wherever frames come from libpcap.
 //!
 //! Where the kernel counts, it makes the copies too; elsewhere, and where it can't make those that are asked for, a thread
 //! taps the interfaces.
@@ -14,6 +17,8 @@ use crate::mirror::report::Report;
 #[derive(Clone)]
 pub(super) struct Mirrors {
     running: Arc<Mutex<Option<Running>>>,
+    /// Whether a thread may open packet sockets whenever it likes.
+    may_tap: bool,
     clock: Clock,
 }
 
@@ -79,8 +84,8 @@ pub(super) fn prepare(setup: Option<Setup>, in_kernel: InKernel) -> Result<Prepa
 }
 
 impl Mirrors {
-    /// Begins, if there is something to mirror.
-    pub(super) fn start(prepared: Prepared, clock: &Clock) -> Result<Self, DaemonError> {
+    /// Begins, if there is something to mirror. `may_tap` says that the right to open packet sockets is kept.
+    pub(super) fn start(prepared: Prepared, may_tap: bool, clock: &Clock) -> Result<Self, DaemonError> {
         let running = match prepared {
             Prepared { setup: None, .. } => None,
             #[cfg(feature = "ebpf")]
@@ -93,21 +98,24 @@ impl Mirrors {
                 Some(Running::Thread(mirror.map_err(|error| DaemonError::Mirror(error.to_string()))?))
             }
         };
-        Ok(Self { running: Arc::new(Mutex::new(running)), clock: Arc::clone(clock) })
+        Ok(Self { running: Arc::new(Mutex::new(running)), may_tap, clock: Arc::clone(clock) })
     }
 
     /// Goes over to another configuration; if that can't be had, what was goes on.
     pub(super) fn change(&self, setup: Option<Setup>) -> Result<(), ReloadError> {
         let mut running = self.lock();
+        // What ends stays ready to begin again.
+        let setup = setup.or_else(|| running.is_some().then(Setup::nothing));
         match (setup, running.as_mut()) {
             (Some(setup), Some(Running::Thread(mirror))) => mirror.replace(setup, (self.clock)())?,
             #[cfg(feature = "ebpf")]
             (Some(setup), Some(Running::Kernel(mirror))) => mirror.replace(setup)?,
-            (Some(_), None) => return Err("mirroring begins with a run: start again".into()),
-            (None, Some(_)) => {
-                running.take().map(Running::stop);
+            (Some(setup), None) if setup.mirror.sessions().is_empty() => {}
+            (Some(setup), None) if self.may_tap => {
+                *running = Some(Running::Thread(LiveMirror::start(setup, Arc::clone(&self.clock))?));
             }
-            (None, None) => {}
+            (Some(_), None) => return Err(NOT_READY.into()),
+            (None, _) => {}
         }
         Ok(())
     }
@@ -122,24 +130,33 @@ impl Mirrors {
         }
     }
 
-    /// What became of mirrored packets so far, if any are.
+    /// What became of mirrored packets so far, if any session was there.
     pub(super) fn report(&self) -> Option<Report> {
-        self.lock().as_ref().map(|running| match running {
+        let report = self.lock().as_ref().map(|running| match running {
             Running::Thread(mirror) => mirror.report(),
             #[cfg(feature = "ebpf")]
             Running::Kernel(mirror) => mirror.report(),
-        })
+        });
+        report.filter(has_sessions)
     }
 
     /// Sends what is queued and ends.
     pub(super) fn stop(&self) -> Option<Report> {
-        self.lock().take().map(Running::stop)
+        self.lock().take().map(Running::stop).filter(has_sessions)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+fn has_sessions(report: &Report) -> bool {
+    !report.sessions.is_empty()
+}
+
+/// Why a reload can't begin it.
+const NOT_READY: &str = "this run has given up the rights that mirroring in the kernel begins with: start again. One that \
+                         begins with a [[mirror.target]] is ready for sessions that come with a reload";
 
 impl Running {
     fn stop(self) -> Report {
