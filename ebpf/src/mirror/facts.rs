@@ -13,7 +13,7 @@ use crate::{
     wire,
 };
 use aya_ebpf::programs::TcContext;
-use flowtap_abi::{Direction, FragmentKey, FragmentPorts};
+use flowtap_abi::{Direction, FragmentKey, FragmentPorts, choice};
 
 /// One packet.
 #[repr(C)]
@@ -145,7 +145,7 @@ fn read_rest<A>(
         // Type and code, where others have their source port.
         facts.src_port = match transport.marks.icmp_type_and_code() {
             flowtap_abi::Seen::One((icmp_type, code)) => u16::from_be_bytes([icmp_type, code]),
-            _ => 0,
+            _ => NO_ICMP,
         };
     }
     let is_later = matches!(ip.fragment, Fragment::Later(_));
@@ -235,4 +235,6 @@ fn code(stop: &Stop) -> u32 {
 /// An IP header begins behind an Ethernet header and four tags at most.
 const START_MASK: usize = 63;
 const ICMP_BYTES: usize = 8;
+/// Type and code of a message of which neither is there, the same for both directions.
+const NO_ICMP: u16 = u16::from_be_bytes(choice::NO_ICMP);
 const UDP_BYTES: u32 = 8;
