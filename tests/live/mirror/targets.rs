@@ -122,6 +122,30 @@ fn closed_port(plane: &str) {
     assert_eq!((records.sum("dstport=5000").0, records.sum("dstport=4789").0), (2000, 0));
 }
 
+#[test]
+fn what_a_full_queue_behind_the_tunnel_device_drops_is_told() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let slow = "qdisc replace dev out0 root tbf rate 64kbit burst 3000 limit 20000";
+    let slow: Vec<_> = slow.split(' ').collect();
+    if !namespaced(&net.near, "tc", &slow).status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: needs `tc` and tbf");
+    }
+    let dir = Dir::new();
+    let daemon = start("ebpf", &net, &dir, ALL);
+    let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
+    net.send(5000, 0);
+    // The device is asked once a second.
+    sleep(Duration::from_millis(2500));
+    let counts = ledger(&dir);
+    assert_eq!((counts.matched.0, counts.mirrored.0), (5000, 5000));
+    let device = status(&dir)["mirror"]["tunnel-devices"][0].clone();
+    let of = |what: &str| device[what].as_u64().unwrap();
+    assert_eq!((&device["device"], of("sent") + of("dropped") + of("errors")), (&"flowtap-v4789".into(), 5000));
+    // The queue holds about a hundred, and forty go each second.
+    assert!(of("dropped") + of("errors") > 4000, "{device}");
+    assert_eq!(daemon.finish().sum("dstport=5000").0, 5000);
+}
+
 /// M9: the way out takes eight kilobytes a second, so the socket is full, then the queue.
 #[test]
 fn a_target_that_takes_nothing_costs_copies_and_no_counts() {
