@@ -10,6 +10,7 @@ mod decide;
 mod encapsulate;
 mod facts;
 mod link;
+mod nested;
 mod rate;
 mod tables;
 mod target;
@@ -91,7 +92,7 @@ fn judge(
     layer: Layer,
 ) {
     let Scratch { facts, walk, copy, .. } = scratch;
-    if is_of_a_copy(list, facts, generation) {
+    if is_of_a_copy(context, list, facts, generation) {
         tables::count_unjudged(Unjudged::OwnCopy);
         return;
     }
@@ -141,9 +142,10 @@ unsafe extern "C" fn send(round: u64, skb: *mut c_void) -> i64 {
 
 /// Whether a packet is a copy, an answer to one, or an error about one, which must never be mirrored. Our own copies carry
 /// a mark, but only on this host; those of another sensor on their way to it, and what comes back from a target, are told
-/// by address and port.
+/// by address and port. A copy of a copy is nobody's traffic, whoever made it: that ends every circle of sensors after its
+/// second round.
 #[inline(always)]
-fn is_of_a_copy(list: &RuleList, facts: &Facts, generation: u32) -> bool {
+fn is_of_a_copy(context: &TcContext, list: &RuleList, facts: &Facts, generation: u32) -> bool {
     let is_tunnel = |port: u16| list.tunnel_ports.contains(&port);
     let is_target = |address| tables::known(address, facts.version.into(), generation) & known::TARGET != 0;
     if facts.quoted_port != 0 {
@@ -152,7 +154,7 @@ fn is_of_a_copy(list: &RuleList, facts: &Facts, generation: u32) -> bool {
     facts.protocol == UDP
         && facts.has_ports != 0
         && (is_tunnel(facts.src_port) || is_tunnel(facts.dst_port))
-        && (is_target(facts.src) || is_target(facts.dst))
+        && (is_target(facts.src) || is_target(facts.dst) || nested::is_twice(context, list, facts).unwrap_or(false))
 }
 
 /// The copy of a packet that a rule takes.

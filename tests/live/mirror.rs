@@ -2,6 +2,7 @@
 //!
 //! Needs what the other live tests need, and `tcpdump`.
 
+mod bare;
 mod content;
 mod drops;
 mod harm;
@@ -58,6 +59,22 @@ impl Collector {
             inside(namespace, "ip", &["neigh", "replace", other, "lladdr", ether, "dev", name, "nud", "permanent"]);
         }
         Some((net, collector))
+    }
+
+    /// Gives the way to the collector IPv6 addresses: fd83::1 and fd83::2. Its ends know each other, and the sending one
+    /// leaves no checksum to the other.
+    fn add_ipv6(&self, net: &Net) {
+        for (namespace, name, end, other, ether) in
+            [(&net.near, "out0", 1, 2, IDS_ETHER), (&self.namespace, "ids0", 2, 1, OUT_ETHER)]
+        {
+            let commands = format!(
+                "cd /proc/sys/net/ipv6/conf/{name}; echo 1 > addr_gen_mode; echo 0 > accept_ra; \
+                 echo 0 > router_solicitations; echo 0 > disable_ipv6; ip addr add fd83::{end}/64 dev {name} nodad; \
+                 ip neigh replace fd83::{other} lladdr {ether} dev {name} nud permanent"
+            );
+            inside(namespace, "sh", &["-ec", &commands]);
+        }
+        inside(&net.near, "ethtool", &["-K", "out0", "tx", "off"]);
     }
 
     /// Captures what comes in by `ids0`.

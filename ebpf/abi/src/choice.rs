@@ -45,6 +45,9 @@ pub const fn icmp_ports(protocol: u8, icmp_type: u8, code: u8) -> (u16, u16) {
     (icmp_type as u16, other as u16)
 }
 
+/// What stands for type and code where they can't be read. No type has this number, and none answers it.
+pub const NO_ICMP: [u8; 2] = [0xff; 2];
+
 /// What a target draws for a flow: the least wins, and of equal ones the first.
 #[inline(always)]
 pub const fn draw(flow: u64, identity: u64, inverse_weight: u64) -> u64 {

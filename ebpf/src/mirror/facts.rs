@@ -13,7 +13,7 @@ use crate::{
     wire,
 };
 use aya_ebpf::programs::TcContext;
-use flowtap_abi::{Direction, FragmentKey, FragmentPorts};
+use flowtap_abi::{Direction, FragmentKey, FragmentPorts, choice};
 
 /// One packet.
 #[repr(C)]
@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) bytes: u64,
     /// Length of the longest.
     pub(crate) longest_bytes: u32,
+    /// Where the payload of a UDP datagram begins in the frame; zero in a later piece of one.
+    pub(crate) payload_at: u32,
     /// Zero where they are not known; of TCP and UDP, and of SCTP for the choice of a target.
     pub(crate) src_port: u16,
     pub(crate) dst_port: u16,
@@ -143,9 +145,11 @@ fn read_rest<A>(
         // Type and code, where others have their source port.
         facts.src_port = match transport.marks.icmp_type_and_code() {
             flowtap_abi::Seen::One((icmp_type, code)) => u16::from_be_bytes([icmp_type, code]),
-            _ => 0,
+            _ => NO_ICMP,
         };
     }
+    let is_later = matches!(ip.fragment, Fragment::Later(_));
+    facts.payload_at = if is_later { 0 } else { start as u32 + ip.header_bytes + UDP_BYTES };
     let wire = wire::frames(frame, start, link_bytes, ip, &transport);
     facts.frames = wire.count;
     facts.bytes = wire.bytes;
@@ -231,3 +235,6 @@ fn code(stop: &Stop) -> u32 {
 /// An IP header begins behind an Ethernet header and four tags at most.
 const START_MASK: usize = 63;
 const ICMP_BYTES: usize = 8;
+/// Type and code of a message of which neither is there, the same for both directions.
+const NO_ICMP: u16 = u16::from_be_bytes(choice::NO_ICMP);
+const UDP_BYTES: u32 = 8;

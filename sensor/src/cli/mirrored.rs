@@ -147,14 +147,15 @@ fn tapped(settings: &Settings, name: &str, mtu: usize) -> Option<Tapped> {
     Some(Tapped { decider, classifier, local: LocalNetworks::new(&known.local), mtu })
 }
 
-/// What a live run mirrors; `None` if it is nothing.
+/// What a live run mirrors; `None` if it is nothing. With a target but without sessions it is made ready, so that a reload
+/// can begin.
 ///
 /// # Errors
 /// When a target is this host.
 pub(super) fn live(settings: &Settings) -> anyhow::Result<Option<Setup>> {
     let mirror = settings.mirror.clone();
     if mirror.sessions().is_empty() {
-        return Ok(None);
+        return Ok((!mirror.targets().is_empty()).then(Setup::nothing));
     }
     mirror.check_host(&super::mirror::host_addresses()?)?;
     check_plane(settings)?;

@@ -1,4 +1,7 @@
-//! Mirroring as a part of a run: begins with it or with a reload, and ends with it.
+//! Mirroring as a part of a run: begins with it or with a reload, and ends with a reload or with it.
+//!
+//! Loading programs takes rights that a run gives up, so a reload can begin it in the kernel only if the run was made ready
+//! for that ([`Setup::nothing`]); it stays so when a reload ends it. A thread can begin wherever frames come from libpcap.
 //!
 //! Where the kernel counts, it makes the copies too; elsewhere, and where it can't make those that are asked for, a thread
 //! taps the interfaces. Where it counts it also hands out copies of what it drops, and a thread sends what sessions want
@@ -17,6 +20,8 @@ use crate::mirror::report::{AtDrop, Report};
 pub(super) struct Mirrors {
     running: Arc<Mutex<Option<Running>>>,
     drops: Arc<Told>,
+    /// Whether a thread may open packet sockets whenever it likes.
+    may_tap: bool,
     clock: Clock,
 }
 
@@ -111,8 +116,8 @@ pub(super) fn prepare(setup: Option<Setup>, in_kernel: InKernel, drops: Drops) -
 }
 
 impl Mirrors {
-    /// Begins, if there is something to mirror.
-    pub(super) fn start(prepared: Prepared, clock: &Clock) -> Result<Self, DaemonError> {
+    /// Begins, if there is something to mirror. `may_tap` says that the right to open packet sockets is kept.
+    pub(super) fn start(prepared: Prepared, may_tap: bool, clock: &Clock) -> Result<Self, DaemonError> {
         let (source, told) = match prepared.drops {
             Drops::NotAsked => (None, Told::NotAsked),
             Drops::Copied(source) => (Some(source), Told::Copied),
@@ -138,7 +143,8 @@ impl Mirrors {
             (Some(_), Some(never)) => match never {},
             (Some(setup), None) => Some(Running::Thread(start(setup, true, source, None)?)),
         };
-        Ok(Self { running: Arc::new(Mutex::new(running)), drops: Arc::new(told), clock: Arc::clone(clock) })
+        let running = Arc::new(Mutex::new(running));
+        Ok(Self { running, drops: Arc::new(told), may_tap, clock: Arc::clone(clock) })
     }
 
     /// Goes over to another configuration; if that can't be had, what was goes on.
@@ -153,6 +159,8 @@ impl Mirrors {
                 Told::Impossible { why } => complain_of_drops(why),
             }
         }
+        // What ends stays ready to begin again.
+        let setup = setup.or_else(|| running.is_some().then(Setup::nothing));
         match (setup, running.as_mut()) {
             (Some(setup), Some(Running::Thread(mirror))) => {
                 mirror.go_over(LiveMirror::prepare(setup, None, (self.clock)())?);
@@ -168,11 +176,13 @@ impl Mirrors {
                     drops.go_over(ready);
                 }
             }
-            (Some(_), None) => return Err("mirroring begins with a run: start again".into()),
-            (None, Some(_)) => {
-                running.take().map(Running::stop);
+            (Some(setup), None) if setup.mirror.sessions().is_empty() => {}
+            (Some(setup), None) if self.may_tap => {
+                let sight = Sight { taps: true, drops: None };
+                *running = Some(Running::Thread(LiveMirror::start(setup, sight, None, Arc::clone(&self.clock))?));
             }
-            (None, None) => {}
+            (Some(_), None) => return Err(NOT_READY.into()),
+            (None, _) => {}
         }
         Ok(())
     }
@@ -187,7 +197,7 @@ impl Mirrors {
         }
     }
 
-    /// What became of mirrored packets so far, if any are.
+    /// What became of mirrored packets so far, if any session was there.
     pub(super) fn report(&self) -> Option<Report> {
         let running = self.lock();
         let report = running.as_ref().map(|running| match running {
@@ -195,13 +205,13 @@ impl Mirrors {
             #[cfg(feature = "ebpf")]
             Running::Kernel { mirror, drops } => with(mirror.report(), drops.as_ref().map(LiveMirror::report)),
         });
-        report.map(|report| self.complete(report))
+        report.map(|report| self.complete(report)).filter(has_sessions)
     }
 
     /// Sends what is queued and ends.
     pub(super) fn stop(&self) -> Option<Report> {
         let running = self.lock().take();
-        running.map(|running| self.complete(running.stop()))
+        running.map(|running| self.complete(running.stop())).filter(has_sessions)
     }
 
     /// Says of what is asked for, and can't be had, why.
@@ -216,6 +226,14 @@ impl Mirrors {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+fn has_sessions(report: &Report) -> bool {
+    !report.sessions.is_empty()
+}
+
+/// Why a reload can't begin it.
+const NOT_READY: &str = "this run has given up the rights that mirroring in the kernel begins with: start again. One that \
+                         begins with a [[mirror.target]] is ready for sessions that come with a reload";
 
 impl Running {
     fn stop(self) -> Report {

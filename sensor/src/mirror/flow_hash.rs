@@ -20,7 +20,8 @@ impl FlowHash {
         let ports = match (packet.fragment, packet.protocol) {
             (Fragment::None, TCP | UDP | SCTP) => (packet.src_port, packet.dst_port),
             (Fragment::None, ICMP | ICMPV6) => {
-                packet.icmp.map_or((0, 0), |(icmp_type, code)| choice::icmp_ports(packet.protocol, icmp_type, code))
+                let (icmp_type, code) = packet.icmp.unwrap_or(choice::NO_ICMP.into());
+                choice::icmp_ports(packet.protocol, icmp_type, code)
             }
             _ => (0, 0),
         };

@@ -80,7 +80,7 @@ impl KernelMirror {
     /// # Errors
     /// What the kernel or the caller lacks, or what stands in the way; then nothing is left behind.
     pub fn new(plan: Plan, sizes: &MirrorSizes) -> Result<Self, KernelMirrorError> {
-        let mut object = programs::load(sizes)?;
+        let mut object = programs::load(sizes, taps::bare(&plan.mirror))?;
         let tables = Tables::new(&mut object)?;
         let mut this = Self {
             object,

@@ -48,6 +48,19 @@ pub struct Setup {
     pub describe: Describe,
 }
 
+impl Setup {
+    /// No session: nothing is mirrored, and a reload may begin it.
+    pub fn nothing() -> Self {
+        Self {
+            mirror: Mirror::default(),
+            vnis: Vec::new(),
+            watch: Vec::new(),
+            classifier: Classifier::default(),
+            describe: Arc::new(|_, _| None),
+        }
+    }
+}
+
 /// See [`Setup::describe`].
 pub type Describe = Arc<dyn Fn(&str, usize) -> Option<Tapped> + Send + Sync>;
 

@@ -4,6 +4,11 @@
 //! fragments where it is let. There are two, since that is a property of the socket: one whose packets must not be
 //! fragmented and one whose packets may. Neither is ever read; a filter keeps everything out of them.
 //!
+//! UDP segmentation (`UDP_SEGMENT`, udp(7)) is not for raw sockets. On ordinary ones forty equal copies of one flow in a row
+//! took 700 ns each and four in a row 1250, where raw ones took 2800 (1522 bytes, `sendmmsg` of 128, a veth that leaves the
+//! cutting to the kernel). It is not worth what it would need: a socket bound to the port of each flow, 16 383 for each
+//! target, which other programs of the host could then not have.
+//!
 //! A third socket, an ordinary one that sends nothing, is connected to the target: the kernel tells through it the source
 //! address and the path's MTU, as it learns them.
 

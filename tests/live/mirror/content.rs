@@ -12,9 +12,19 @@ fn a_large_transfer_with_all_offloads_arrives_as_on_a_wire() {
 }
 
 fn transfers(plane: &str) {
+    transfer(plane, ALL);
+}
+
+#[test]
+fn a_large_transfer_arrives_over_ipv6_as_well() {
+    in_each_plane(|plane| transfer(plane, &ALL.replace("10.83.0.2", "fd83::2")));
+}
+
+fn transfer(plane: &str, config: &str) {
     let Some((net, collector)) = Collector::new(1600) else { return };
+    collector.add_ipv6(&net);
     let dir = Dir::new();
-    let daemon = start(plane, &net, &dir, ALL);
+    let daemon = start(plane, &net, &dir, config);
     let capture = collector.capture(&dir);
     let content = format!("b''.join(struct.pack('>I', i ^ mask) for i in range({WORDS}))");
     let both = |mask: u32| {

@@ -59,6 +59,64 @@ fn face_each_other(plane: &str) {
 }
 
 #[test]
+fn three_that_mirror_to_each_other_in_a_ring_make_no_storm() {
+    in_each_plane(ring);
+}
+
+fn ring(plane: &str) {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let (near, ids, third) = (&*net.near, &*collector.namespace, net.near.replace("near", "third"));
+    must("ip", &["netns", "add", &third]);
+    let _third = Collector { namespace: third.clone() };
+    for (from, from_device, to, to_device, network) in
+        [(ids, "ids1", &*third, "third0", 84), (&third, "third1", near, "out1", 85)]
+    {
+        let cable =
+            format!("link add {from_device} netns {from} mtu 1600 type veth peer name {to_device} netns {to} mtu 1600");
+        must("ip", &cable.split_whitespace().collect::<Vec<_>>());
+        for (namespace, device, end) in [(from, from_device, 1), (to, to_device, 2)] {
+            let commands = format!("ip addr add 10.{network}.0.{end}/24 dev {device}; ip link set {device} up");
+            inside(namespace, "sh", &["-ec", &commands]);
+        }
+        inside(from, "ping", &["-c", "1", "-w", "5", &format!("10.{network}.0.2")]);
+    }
+    let dirs = [Dir::new(), Dir::new(), Dir::new()];
+    let config = ALL
+        .replace("interface = \"near0\"", "interface = \"*\"")
+        .replace("\"near0\"", "\"*0\"")
+        .replace("[[mirror.target]]", "[[interface]]\nname = \"*1\"\n[[mirror.target]]");
+    let hosts = [(near, "10.83.0.2"), (ids, "10.84.0.2"), (&*third, "10.85.0.2")];
+    let daemons: Vec<_> = hosts
+        .iter()
+        .zip(&dirs)
+        .map(|((namespace, target), dir)| {
+            dir.add("m.toml", config.replace("10.83.0.2", target));
+            let command = namespaced(namespace, flowtap().to_str().unwrap(), &["run"]);
+            Daemon::launch(command, dir, dir.path("logs"), &["--config", "m.toml", "--capture", plane])
+        })
+        .collect();
+    sleep(Duration::from_millis(1200));
+    let _listener = net.listener();
+    let passed = |(namespace, device): (&str, &str)| -> u64 {
+        let file = format!("/sys/class/net/{device}/statistics/rx_packets");
+        let output = namespaced(namespace, "cat", &[&file]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    };
+    let cables = [(ids, "ids0"), (&*third, "third0"), (near, "out1")];
+    let before = cables.map(passed);
+    net.send(100, 0);
+    sleep(Duration::from_secs(3));
+    let after = cables.map(passed);
+    let counts: Vec<_> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    // Each copy may be answered, and what comes from another host is mirrored once, as traffic that it is.
+    assert!((100..=500).contains(&counts[0]) && counts.iter().all(|count| *count <= 500), "{plane}: {counts:?}");
+    for dir in &dirs {
+        ledger(dir);
+    }
+    drop(daemons);
+}
+
+#[test]
 fn nothing_comes_in_through_the_tunnel_device() {
     let Some((net, collector)) = Collector::new(1600) else { return };
     let dir = Dir::new();

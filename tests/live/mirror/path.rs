@@ -3,7 +3,7 @@
 use flowtap_tests::Dir;
 
 use super::super::daemon::in_each_plane;
-use super::super::net::{datagrams, hear};
+use super::super::net::{datagrams, hear, inside};
 use super::{ALL, Collector, ledger, start};
 
 #[test]
@@ -41,6 +41,36 @@ fn too_small(plane: &str) {
         let told = log.lines().any(|line| line.contains(&mtu.to_string()) && line.contains("1550"));
         assert!(told, "{log}");
         assert_eq!(daemon.finish().sum("dstport=5000").0, 50);
+    }
+}
+
+#[test]
+fn a_path_with_room_takes_the_largest_frames_whole() {
+    in_each_plane(with_room);
+}
+
+fn with_room(plane: &str) {
+    for (to, address) in [("10.83.0.2", "10.9.0.1"), ("fd83::2", "fd09::1")] {
+        let Some((net, collector)) = Collector::new(9000) else { return };
+        net.add_ipv6();
+        collector.add_ipv6(&net);
+        // As much as fits: an Ethernet header of 14 bytes, and outer headers of 56 over IPv6, of 36 over IPv4.
+        for (namespace, device) in [(&net.near, "near0"), (&net.far, "far0")] {
+            inside(namespace, "ip", &["link", "set", device, "mtu", "8930"]);
+        }
+        let dir = Dir::new();
+        let daemon = start(plane, &net, &dir, &ALL.replace("10.83.0.2", to));
+        let _listener = hear(&net.near, &[5000]);
+        let capture = collector.capture(&dir);
+        let header_bytes = if address == "fd09::1" { 48 } else { 28 };
+        datagrams(&net.far, address, 5000, 20, 8930 - header_bytes);
+        let receiver = capture.receiver(14 + 8930);
+        receiver.assert_content();
+        let full = receiver.copies().iter().filter(|copy| copy.inner.len() == 14 + 8930).count();
+        assert_eq!((full, receiver.outer_fragments()), (20, 0));
+        let ledger = ledger(&dir);
+        assert_eq!((ledger.fragmented, ledger.skipped.0), (0, 0));
+        assert_eq!(daemon.finish().sum("dstport=5000").0, 20);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flowtap_tests::Dir;
 
-use super::super::daemon::in_each_plane;
+use super::super::daemon::{in_each_plane, status};
 use super::super::net::{hear, inside, namespaced, python, until_ready};
 use super::{ALL, Collector, ledger, start};
 
@@ -85,4 +85,91 @@ fn unreachable(plane: &str) {
     let before = net.kernel_packets();
     let records = daemon.finish();
     assert_eq!((records.sum("dstport=5000").0, records.sum("").0), (5000, before));
+}
+
+#[test]
+fn a_target_where_nobody_listens_gets_every_copy_and_its_answers_are_let_go() {
+    in_each_plane(closed_port);
+}
+
+fn closed_port(plane: &str) {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let dir = Dir::new();
+    let daemon = start(
+        plane,
+        &net,
+        &dir,
+        &format!("{ALL}\n[[interface]]\nname = \"out0\"\n").replace("interface = \"near0\"", "interface = \"*\""),
+    );
+    let _listener = net.listener();
+    let refusals = || {
+        let script = "import re\nnames, values = re.findall(r'^Icmp: (.*)$', open('/proc/net/snmp').read(), re.M)\n\
+                      print(dict(zip(names.split(), values.split()))['OutDestUnreachs'])";
+        python(&collector.namespace, script).trim().parse::<u32>().unwrap()
+    };
+    let capture = collector.capture(&dir);
+    for _ in 0..10 {
+        net.send(200, 0);
+        sleep(Duration::from_millis(200));
+    }
+    let receiver = capture.receiver(1514);
+    receiver.assert_content();
+    assert!(refusals() > 0, "the collector refuses them");
+    assert_eq!(receiver.copies().len(), 2000);
+    let counts = ledger(&dir);
+    assert_eq!((counts.matched.0, counts.mirrored.0), (2000, 2000));
+    let records = daemon.finish();
+    assert_eq!((records.sum("dstport=5000").0, records.sum("dstport=4789").0), (2000, 0));
+}
+
+#[test]
+fn what_a_full_queue_behind_the_tunnel_device_drops_is_told() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let slow = "qdisc replace dev out0 root tbf rate 64kbit burst 3000 limit 20000";
+    let slow: Vec<_> = slow.split(' ').collect();
+    if !namespaced(&net.near, "tc", &slow).status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: needs `tc` and tbf");
+    }
+    let dir = Dir::new();
+    let daemon = start("ebpf", &net, &dir, ALL);
+    let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
+    net.send(5000, 0);
+    // The device is asked once a second.
+    sleep(Duration::from_millis(2500));
+    let counts = ledger(&dir);
+    assert_eq!((counts.matched.0, counts.mirrored.0), (5000, 5000));
+    let device = status(&dir)["mirror"]["tunnel-devices"][0].clone();
+    let of = |what: &str| device[what].as_u64().unwrap();
+    assert_eq!((&device["device"], of("sent") + of("dropped") + of("errors")), (&"flowtap-v4789".into(), 5000));
+    // The queue holds about a hundred, and forty go each second.
+    assert!(of("dropped") + of("errors") > 4000, "{device}");
+    assert_eq!(daemon.finish().sum("dstport=5000").0, 5000);
+}
+
+/// M9: the way out takes eight kilobytes a second, so the socket is full, then the queue.
+#[test]
+fn a_target_that_takes_nothing_costs_copies_and_no_counts() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let slow =
+        ["qdisc", "replace", "dev", "out0", "root", "tbf", "rate", "64kbit", "burst", "3000", "limit", "50000000"];
+    if !namespaced(&net.near, "tc", &slow).status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: needs `tc` and tbf");
+    }
+    let dir = Dir::new();
+    let daemon = start("pcap", &net, &dir, ALL);
+    let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
+    // More than the queue and the socket take together.
+    net.send(60_000, 0);
+    let status = status(&dir);
+    let skipped = &status["mirror"]["sessions"][0]["ingress"]["skipped"];
+    // Which of both is full first is the kernel's affair.
+    let full: u64 =
+        ["queue-full", "no-buffer"].map(|reason| skipped[reason]["packets"].as_u64().unwrap_or(0)).iter().sum();
+    assert!(full > 10_000 && status["mirror"]["tap-drops"] == 0, "{status}");
+    inside(&net.near, "tc", &["qdisc", "del", "dev", "out0", "root"]);
+    let counts = ledger(&dir);
+    assert_eq!(counts.matched.0, 60_000);
+    assert!(counts.mirrored.0 > 0, "what was queued goes");
+    let (before, records) = (net.kernel_packets(), daemon.finish());
+    assert_eq!((records.sum("dstport=5000").0, records.sum("").0), (60_000, before));
 }

@@ -9,6 +9,7 @@ use aya::{
         tc::{SchedClassifierLink, TcAttachOptions},
     },
 };
+use std::io::ErrorKind;
 
 /// How much room there is in the kernel for what grows with traffic and configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,12 @@ pub enum ProgramsError {
         #[source]
         cause: Box<ProgramError>,
     },
+    /// Nobody thought that it would be needed.
+    #[error("{program} can't be loaded any more: the run has given up the rights for it; start again")]
+    TooLate {
+        /// Its name.
+        program: &'static str,
+    },
     /// The object was built from something else.
     #[error("the kernel side has no {name}")]
     Missing {
@@ -64,7 +71,7 @@ pub enum ProgramsError {
 }
 
 /// Creates the maps and loads the programs. The same object has the flow programs, whose maps stay as small as they can be here.
-pub(super) fn load(sizes: &MirrorSizes) -> Result<Ebpf, ProgramsError> {
+pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<Ebpf, ProgramsError> {
     let mut loader = EbpfLoader::new();
     let generations = flowtap_abi::GENERATIONS as u32;
     for (name, entries_max) in [
@@ -81,24 +88,33 @@ pub(super) fn load(sizes: &MirrorSizes) -> Result<Ebpf, ProgramsError> {
         loader.map_max_entries(name, 1);
     }
     let mut object = loader.load(OBJECT).map_err(Box::new)?;
-    // All of them now: the verifier asks more of programs that come when rights have been given up.
-    for name in PROGRAMS {
+    // Now, not when they are needed: the verifier asks more of programs that come when rights have been given up.
+    let wanted = PROGRAMS.iter().chain(BARE_PROGRAMS.iter().filter(|_| bare == Bare::Possible));
+    for name in wanted {
         classifier(&mut object, name)?;
     }
     Ok(object)
 }
 
-const PROGRAMS: [&str; 9] = [
+/// Whether interfaces without link layer may be mirrored. The verifier takes a second or more for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bare {
+    /// They may come, or are there.
+    Possible,
+    /// Every session names one that is there and has a link layer.
+    Never,
+}
+
+const PROGRAMS: [&str; 7] = [
     "mirror_ingress",
     "mirror_egress",
-    "mirror_ingress_l3",
-    "mirror_egress_l3",
     "mirror_link",
     "mirror_encapsulate",
     "mirror_refuse",
     "mirror_cut",
     "mirror_cut_l3",
 ];
+const BARE_PROGRAMS: [&str; 2] = ["mirror_ingress_l3", "mirror_egress_l3"];
 
 const FLOW_MAPS: [&str; 8] =
     ["FLOWS_V4_A", "FLOWS_V4_B", "FLOWS_V6_A", "FLOWS_V6_B", "VERDICTS_A", "VERDICTS_B", "FRAGMENTS", "REASONS"];
@@ -124,10 +140,18 @@ pub(super) fn attach(
     at: TcAttachType,
 ) -> Result<SchedClassifierLink, ProgramsError> {
     let failed = |cause| ProgramsError::Program { program, device: device.to_owned(), cause: Box::new(cause) };
-    let classifier = classifier(object, program)?;
+    let classifier = classifier(object, program).map_err(|error| match error {
+        ProgramsError::Program { cause, .. } if is_denied(&cause) => ProgramsError::TooLate { program },
+        error => error,
+    })?;
     let last = TcAttachOptions::TcxOrder(LinkOrder::last());
     let link = classifier.attach_with_options(device, at, last).map_err(failed)?;
     classifier.take_link(link).map_err(failed)
+}
+
+/// Whether the verifier wants more rights: the kernel takes the same program from who has them.
+fn is_denied(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// A program, verified and loaded if it was not yet.

@@ -2,7 +2,7 @@
 
 use super::{
     KernelMirror, KernelMirrorError, Path,
-    programs::{self, ProgramsError},
+    programs::{self, Bare, ProgramsError},
 };
 use crate::{
     capture::kernel::Device,
@@ -74,4 +74,12 @@ impl KernelMirror {
 /// Whether nothing at an interface of that name can be mirrored.
 pub(super) fn is_idle(mirror: &Mirror, name: &str) -> bool {
     Decider::new(mirror, name).is_ok_and(|decider| decider.is_idle_at(Point::Tap))
+}
+
+/// Whether a session may be one of interfaces without link layer. None at all may become any.
+pub(super) fn bare(mirror: &Mirror) -> Bare {
+    let has_link_layer = |name: &str| Device::find(name).is_ok_and(|device| device.ethernet);
+    let sessions = mirror.sessions();
+    let is_never = !sessions.is_empty() && sessions.iter().all(|session| has_link_layer(session.interface.as_str()));
+    if is_never { Bare::Never } else { Bare::Possible }
 }

@@ -65,6 +65,39 @@ fn two_hosts_that_mirror_to_each_other_do_not_copy_each_others_copies() {
     assert_eq!(frames_of(&mirror).1, 1);
 }
 
+/// As in a circle of sensors, none of which is the others' target. What another tunnel carries is traffic.
+#[test]
+fn a_copy_of_a_copy_is_nobodys_traffic() {
+    let Some(net) = Net::join() else { return };
+    let all = filter(&[protocol("udp")]);
+    let Some(mirror) = mirrored(plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TAP, &all)]), TAP) else {
+        return;
+    };
+    let tunnelled = |ends: (&str, &str), tag, inner: &[u8]| {
+        udp(ends.0, ends.1, tag, &[&[8, 0, 0, 0, 0, 0, 1, 0][..], inner].concat())
+    };
+    let (v4, v6) = (("10.81.0.7:50000", "10.81.0.8:4789"), ("[fd81::7]:50000", "[fd81::8]:4789"));
+    let other_port = ("10.81.0.7:50000", "10.81.0.8:4790");
+    let datagram = udp("198.51.100.1:1", "198.51.100.2:2", None, &[1; 20]);
+    for outer in [v4, v6] {
+        for inner in [v4, v6] {
+            for tag in [None, Some(7)] {
+                let twice = tunnelled(outer, None, &tunnelled(inner, tag, &datagram));
+                net.client.run(move || send(CLIENT, &[twice]));
+            }
+        }
+    }
+    assert_eq!((frames_of(&mirror).0, mirror.counters().unwrap().own_copies), (0, 8));
+    let once = [
+        tunnelled(v4, None, &datagram),
+        tunnelled(v4, None, &tunnelled(other_port, None, &datagram)),
+        tunnelled(other_port, None, &tunnelled(v4, None, &datagram)),
+        udp(v4.0, v4.1, None, &tunnelled(v4, None, &datagram)),
+    ];
+    net.client.run(move || send(CLIENT, &once));
+    assert_eq!((frames_of(&mirror).0, mirror.counters().unwrap().own_copies), (4, 8));
+}
+
 #[test]
 fn nothing_comes_in_by_the_tunnel_device() {
     let Some(net) = Net::join() else { return };
