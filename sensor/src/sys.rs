@@ -16,5 +16,6 @@ pub mod packet_socket;
 #[cfg(feature = "ebpf")]
 pub mod plain;
 pub mod prefetch;
+pub mod socket_option;
 #[cfg(feature = "ebpf")]
 pub mod tun;

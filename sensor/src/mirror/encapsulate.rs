@@ -124,6 +124,11 @@ pub fn for_each_packet(path: Path, datagram: &[u8], mtu: usize, id: u32, mut tak
     }
 }
 
+/// What stands before a datagram that goes whole: ethertype and IP header.
+pub fn whole_header(path: Path, datagram_bytes: usize) -> IpHeader {
+    ip_header(path, datagram_bytes, None)
+}
+
 /// One outer IP packet.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece<'a> {
@@ -214,7 +219,8 @@ const VXLAN_FLAGS: u8 = 0x08;
 const ETHERNET_BRIDGED: u16 = 0x6558;
 const UDP: u8 = 17;
 const UDP_CHECKSUM_AT: usize = 6;
-const HOPS: u8 = 64;
+/// How many routers a packet of ours may pass.
+pub const HOPS: u8 = 64;
 const IPV4_HEADER_BYTES: usize = 20;
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;

@@ -11,7 +11,6 @@
 
 mod counters;
 mod link;
-mod netlink;
 mod path;
 mod plan;
 mod programs;
@@ -31,12 +30,11 @@ pub use tables::TablesError;
 pub use tend::Notice;
 pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 
-use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation};
+use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation, netlink::Netlink};
 use crate::{capture::kernel::Device, classify::Classifier, sys::barrier};
 use aya::{Ebpf, programs::tc::SchedClassifierLink};
 use flowtap_abi::mirror::{CopyCounts, Unjudged};
 use link::LinkDevice;
-use netlink::Netlink;
 use plan::identity;
 use std::collections::HashMap;
 use tables::{Generation, Tables, add};

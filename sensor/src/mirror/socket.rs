@@ -1,4 +1,5 @@
-//! The way to one target: raw sockets, so that every copy has the source port of its flow.
+//! The way to one target: raw sockets, so that every copy has the source port of its flow, and whole frames where the next
+//! hop is sure ([`super::frames`]).
 //!
 //! A raw socket (raw(7)) takes UDP datagrams with the header that we write; the kernel writes the IP header, routes, and
 //! fragments where it is let. There are two, since that is a property of the socket: one whose packets must not be
@@ -26,6 +27,9 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use super::Target;
 use super::counters::Skip;
 use super::encapsulate::Path;
+use super::frames::{Frames, Turn};
+use super::next_hop::Known;
+use crate::sys::socket_option::no_flow_labels;
 
 /// The way to a target.
 pub struct TargetSocket {
@@ -34,6 +38,8 @@ pub struct TargetSocket {
     destination: SocketAddrAny,
     whole: Socket,
     fragmenting: Socket,
+    /// `None` if the kernel can't be asked for the next hop.
+    frames: Option<Frames>,
     probe: UdpSocket,
     path: Path,
     path_mtu: usize,
@@ -64,15 +70,18 @@ impl TargetSocket {
         let address = SocketAddr::new(target.address, target.port.get());
         let (probe, path, path_mtu) = probe(address)?;
         let open = |may_fragment| raw_socket(address, path, may_fragment);
-        Ok(Self {
+        let mut way = Self {
             address,
             destination: SocketAddr::new(target.address, 0).as_any(),
             whole: open(false)?,
             fragmenting: open(true)?,
+            frames: Frames::open().ok(),
             probe,
             path,
             path_mtu,
-        })
+        };
+        way.look();
+        Ok(way)
     }
 
     /// From us to the target.
@@ -97,13 +106,34 @@ impl TargetSocket {
     /// When there is no route now; what was known stays.
     pub fn refresh(&mut self) -> io::Result<()> {
         // A new socket: one that is connected keeps the source address it was given.
-        let (probe, path, path_mtu) = probe(self.address)?;
+        let found = probe(self.address);
+        if found.is_err() {
+            self.look();
+        }
+        let (probe, path, path_mtu) = found?;
         if path != self.path {
             self.whole = raw_socket(self.address, path, false)?;
             self.fragmenting = raw_socket(self.address, path, true)?;
         }
         (self.probe, self.path, self.path_mtu) = (probe, path, path_mtu);
+        self.look();
         Ok(())
+    }
+
+    /// Looks again at the next hop.
+    fn look(&mut self) {
+        let known = self.known();
+        if let Some(frames) = &mut self.frames {
+            frames.look(&known);
+        }
+    }
+
+    fn known(&self) -> Known {
+        let hops = match self.path {
+            Path::V4 { .. } => sockopt::ip_ttl(&self.probe),
+            Path::V6 { .. } => sockopt::ipv6_unicast_hops(&self.probe).map(u32::from),
+        };
+        Known { path: self.path, mtu: self.path_mtu, hops: hops.unwrap_or_default() }
     }
 
     /// Takes note that the kernel knows of a smaller MTU: some router has said so.
@@ -116,6 +146,38 @@ impl TargetSocket {
     /// Sends datagrams that begin with their UDP headers, and tells of each what became of it. Those that may be
     /// fragmented are those that must.
     pub fn send(&mut self, datagrams: &[&[u8]], may_fragment: bool, mut settle: impl FnMut(usize, Result<(), Skip>)) {
+        let settled = if may_fragment { 0 } else { self.send_frames(datagrams, &mut settle) };
+        let left = datagrams.get(settled..).unwrap_or_default();
+        self.send_raw(left, may_fragment, |at, outcome| settle(settled + at, outcome));
+    }
+
+    /// Sends as many as go by frames, with the one before them that proves the way, and returns how many that was. What was
+    /// sent by one socket is with the device before the other is used.
+    fn send_frames(&mut self, datagrams: &[&[u8]], settle: &mut impl FnMut(usize, Result<(), Skip>)) -> usize {
+        let known = self.known();
+        let Some(frames) = &mut self.frames else { return 0 };
+        frames.look_if_changed(&known);
+        let mut settled = 0;
+        if let (Turn::Prove, Some((first, _))) = (frames.turn(), datagrams.split_first()) {
+            let mut is_sent = false;
+            self.send_raw(&[first], false, |at, outcome| {
+                is_sent = outcome.is_ok();
+                settle(at, outcome);
+            });
+            settled = 1;
+            self.frames.iter_mut().for_each(|frames| frames.prove(is_sent));
+        }
+        let (path, left) = (self.path, datagrams.get(settled..).unwrap_or_default());
+        match &mut self.frames {
+            Some(frames) if frames.turn() == Turn::Frames => {
+                settled + frames.send(path, left, |at, outcome| settle(settled + at, outcome))
+            }
+            _ => settled,
+        }
+    }
+
+    /// Sends by a raw socket.
+    fn send_raw(&mut self, datagrams: &[&[u8]], may_fragment: bool, mut settle: impl FnMut(usize, Result<(), Skip>)) {
         let slices: Vec<_> = datagrams.iter().map(|datagram| [IoSlice::new(datagram)]).collect();
         let mut next = 0;
         let mut has_retried = false;
@@ -154,7 +216,8 @@ fn send_some(socket: &Socket, destination: &SocketAddrAny, datagrams: &[[IoSlice
     sendmmsg(socket, &mut messages, SendFlags::empty())
 }
 
-fn reason(error: Errno) -> Skip {
+/// What an error of sending comes to.
+pub(super) fn reason(error: Errno) -> Skip {
     match error {
         Errno::MSGSIZE => Skip::TooBig,
         Errno::NOBUFS | Errno::AGAIN | Errno::NOMEM => Skip::NoBuffer,
@@ -171,9 +234,7 @@ fn raw_socket(address: SocketAddr, path: Path, may_fragment: bool) -> io::Result
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::UDP))?;
     // Before anything can arrive.
     socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
-    socket.set_mark(COPY_MARK)?;
-    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
-    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+    prepare(&socket)?;
     // Without it the kernel keeps to itself that a queue behind it was full.
     match path {
         Path::V4 { .. } => {
@@ -185,11 +246,20 @@ fn raw_socket(address: SocketAddr, path: Path, may_fragment: bool) -> io::Result
             setsockopt(&socket, nix_option::Ipv6RecvErr, &true)?;
             let discovery = if may_fragment { Ipv6PathMtuDiscovery::DONT } else { Ipv6PathMtuDiscovery::DO };
             sockopt::set_ipv6_mtu_discover(&socket, discovery)?;
+            // As in frames; flows differ by their source ports.
+            no_flow_labels(&socket)?;
             // The checksum that we write is over this address.
             socket.bind(&SocketAddr::new(src.into(), 0).into())?;
         }
     }
     Ok(socket)
+}
+
+/// What all sockets have that copies are sent by.
+pub(super) fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_mark(COPY_MARK)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))
 }
 
 /// Asks the kernel for the way to `address`.

@@ -11,6 +11,8 @@ use bytemuck::{Pod, Zeroable};
 use nix::libc;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
+use super::socket_option::set_option;
+
 /// An open packet socket, bound to one interface.
 #[derive(Debug)]
 pub struct PacketSocket {
@@ -75,7 +77,7 @@ impl PacketSocket {
             .ok();
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
         set_option(&socket, libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
-        bind(&socket, interface_index)?;
+        bind(&socket, interface_index, libc::ETH_P_ALL as u16)?;
         Ok(Self { socket })
     }
 
@@ -112,6 +114,17 @@ impl PacketSocket {
         };
         if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(statistics[1].into()) }
     }
+}
+
+/// A socket that sends whole frames by the interface of this index, and is handed none.
+///
+/// # Errors
+/// When the right is missing or the interface is gone.
+pub fn outgoing(interface_index: u32) -> io::Result<Socket> {
+    // Of no protocol, for which nothing arrives; the kernel reads a frame's own from the frame.
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+    bind(&socket, interface_index, NO_PROTOCOL)?;
+    Ok(socket)
 }
 
 impl AsFd for PacketSocket {
@@ -247,18 +260,10 @@ struct Auxiliary {
     vlan_tpid: u16,
 }
 
-fn set_option(socket: &Socket, level: i32, option: i32, value: i32) -> io::Result<()> {
-    let length = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the kernel reads `length` bytes, which is the size of the number it is pointed at.
-    let answer =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), length) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn bind(socket: &Socket, interface_index: u32) -> io::Result<()> {
+fn bind(socket: &Socket, interface_index: u32, protocol: u16) -> io::Result<()> {
     let address = Address {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_protocol: protocol.to_be(),
         sll_ifindex: i32::try_from(interface_index).map_err(|_| io::ErrorKind::InvalidInput)?,
         sll_hatype: 0,
         sll_pkttype: 0,
@@ -271,6 +276,7 @@ fn bind(socket: &Socket, interface_index: u32) -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+const NO_PROTOCOL: u16 = 0;
 /// linux/if_packet.h; the libc crate has no name for it.
 const PACKET_VNET_HDR: i32 = 15;
 const VIRTIO_NET_HEADER_BYTES: usize = 10;

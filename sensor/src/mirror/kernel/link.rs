@@ -6,10 +6,12 @@
 
 use super::{
     KernelMirror,
-    netlink::Netlink,
     programs::{self, ProgramsError},
 };
-use crate::{mirror::kernel::TUNNEL_ALIAS, sys::tun};
+use crate::{
+    mirror::{kernel::TUNNEL_ALIAS, netlink::Netlink},
+    sys::tun,
+};
 use aya::programs::TcAttachType;
 use std::{fs::File, io};
 

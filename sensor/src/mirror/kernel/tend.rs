@@ -3,11 +3,10 @@
 
 use super::{
     KernelMirror, KernelMirrorError, Path, PathTooSmall, TunnelLosses,
-    netlink::Sent,
     taps::Tap,
     tunnel::{Tunnel, tunnels_of},
 };
-use crate::mirror::TooBig;
+use crate::mirror::{TooBig, netlink::Sent};
 use std::{fmt, net::IpAddr};
 
 /// Something that people should know.

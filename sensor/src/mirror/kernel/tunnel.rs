@@ -6,11 +6,13 @@
 
 use super::{
     KernelMirrorError, Path,
-    netlink::{Netlink, Sent},
     programs::{self, ProgramsError},
 };
 use crate::{
-    mirror::{Encapsulation, Mirror, Offload},
+    mirror::{
+        Encapsulation, Mirror, Offload,
+        netlink::{Netlink, Sent},
+    },
     sys::interface,
 };
 use aya::{
