@@ -5,6 +5,7 @@
 mod bare;
 mod content;
 mod drops;
+mod frames;
 mod harm;
 mod path;
 mod reload;

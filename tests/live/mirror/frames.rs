@@ -1,0 +1,176 @@
+//! Copies of user space that go as whole frames, past the IP stack, and those that don't.
+//!
+//! A chain of nftables counts what the IP stack sends: that is what goes by a raw socket, and no frame.
+
+use std::time::Duration;
+
+use flowtap_tests::Dir;
+use flowtap_tests::mirror::Receiver;
+use serde_json::Value;
+
+use super::super::daemon::status;
+use super::super::net::{Net, comes_true, hear, inside, namespaced, nftables, python};
+use super::{ALL, Collector, IDS_ETHER, ledger, start};
+
+const COUNT: &str = "table inet stack { chain out { type filter hook output priority 0; udp dport 4789 counter } }";
+
+/// How many copies the IP stack has sent, or was to send.
+fn by_the_stack(net: &Net) -> usize {
+    let output = namespaced(&net.near, "nft", &["-j", "list", "chain", "inet", "stack", "out"]).output().unwrap();
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rules = value["nftables"].as_array().unwrap().iter();
+    let mut expressions = rules.filter_map(|object| object["rule"]["expr"].as_array()).flatten();
+    let packets = expressions.find_map(|expression| expression["counter"]["packets"].as_u64());
+    packets.unwrap() as usize
+}
+
+/// Sends datagrams to 10.9.0.1:5000, each with its number from `from` on, a millisecond apart.
+fn numbered(net: &Net, from: u32, count: u32) {
+    let script = format!(
+        "import socket, struct, time\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', 4000))\n\
+         for i in range({from}, {from} + {count}):\n    s.sendto(struct.pack('>I', i) * 20, ('10.9.0.1', 5000))\n    \
+         time.sleep(0.001)\n"
+    );
+    python(&net.far, &script);
+}
+
+/// Waits until so many copies are sent or skipped.
+#[track_caller]
+fn until_settled(dir: &Dir, copies: u64) {
+    let settled = || {
+        let status = status(dir);
+        let counts = &status["mirror"]["sessions"][0]["ingress"];
+        let skipped = counts["skipped"].as_object().unwrap().values().map(|volume| volume["packets"].as_u64().unwrap());
+        counts["mirrored"]["packets"].as_u64().unwrap() + skipped.sum::<u64>() == copies
+    };
+    assert!(comes_true(settled), "{}", status(dir));
+}
+
+/// The numbers of those that arrived, in their order.
+fn numbers(frames: &[Vec<u8>]) -> Vec<u32> {
+    let mut receiver = Receiver::new(1514);
+    frames.iter().for_each(|frame| receiver.take(frame, 4789));
+    receiver.assert_content();
+    // Ethernet, IPv4 and UDP have 42 bytes.
+    receiver.copies().iter().map(|copy| u32::from_be_bytes(copy.inner[42..46].try_into().unwrap())).collect()
+}
+
+#[test]
+fn both_ways_give_the_same_bytes() {
+    for target in ["10.83.0.2", "fd83::2"] {
+        let Some((net, collector)) = Collector::new(1600) else { return };
+        collector.add_ipv6(&net);
+        if !nftables(&net.near, COUNT) {
+            return;
+        }
+        let dir = Dir::new();
+        let daemon = start("pcap", &net, &dir, &ALL.replace("10.83.0.2", target));
+        let _listener = hear(&net.near, &[5000]);
+        let capture = collector.capture(&dir);
+        // The same datagram each time, without an identification: nothing differs but the way.
+        net.send(1000, 2000);
+        until_settled(&dir, 1000);
+        let stack = by_the_stack(&net);
+        // One for each look, which there is once a second, and when something has changed.
+        assert!((2..=20).contains(&stack), "{stack} by the IP stack");
+        let frames = capture.frames();
+        assert_eq!(frames.len(), 1000);
+        assert!(frames.iter().all(|frame| *frame == frames[0]), "{target}: they differ");
+        assert_eq!(ledger(&dir).mirrored.0, 1000);
+        assert_eq!(daemon.finish().sum("dstport=4789").0, 0, "copies are not logged");
+    }
+}
+
+#[test]
+fn another_neighbour_is_addressed_at_once_and_nothing_overtakes() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    if !nftables(&net.near, COUNT) {
+        return;
+    }
+    let dir = Dir::new();
+    let daemon = start("pcap", &net, &dir, ALL);
+    let _listener = hear(&net.near, &[5000]);
+    let capture = collector.capture(&dir);
+    let others = ["02:00:00:00:83:03", "02:00:00:00:83:04"];
+    numbered(&net, 0, 400);
+    until_settled(&dir, 400);
+    for (turn, other) in (1..).zip(others) {
+        inside(&net.near, "ip", &["neigh", "replace", "10.83.0.2", "lladdr", other, "dev", "out0", "nud", "permanent"]);
+        numbered(&net, turn * 400, 400);
+        until_settled(&dir, u64::from(turn + 1) * 400);
+    }
+    let stack = by_the_stack(&net);
+    assert!((3..=40).contains(&stack), "{stack} by the IP stack");
+    let frames = capture.frames();
+    assert_eq!(numbers(&frames), (0..1200).collect::<Vec<_>>());
+    for (part, ether) in frames.chunks(400).zip([IDS_ETHER].into_iter().chain(others)) {
+        let ether: Vec<_> = ether.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        assert!(part.iter().all(|frame| frame[..6] == ether[..]), "not to {ether:?}");
+    }
+    assert_eq!(ledger(&dir).skipped.0, 0);
+    drop(daemon);
+}
+
+#[test]
+fn no_frame_is_sent_to_a_neighbour_that_does_not_answer() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    if !nftables(&net.near, COUNT) {
+        return;
+    }
+    let neighbour = |state: &[&str]| {
+        let known = ["neigh", "replace", "10.83.0.2", "dev", "out0"];
+        inside(&net.near, "ip", &[&known[..], state].concat());
+    };
+    neighbour(&["lladdr", IDS_ETHER, "nud", "reachable"]);
+    let dir = Dir::new();
+    let daemon = start("pcap", &net, &dir, ALL);
+    let _listener = hear(&net.near, &[5000]);
+    let capture = collector.capture(&dir);
+    numbered(&net, 0, 400);
+    until_settled(&dir, 400);
+    let before = by_the_stack(&net);
+    assert!((1..=20).contains(&before), "{before} by the IP stack");
+
+    // The collector does not say any more that it is there.
+    inside(&collector.namespace, "ip", &["link", "set", "ids0", "arp", "off"]);
+    neighbour(&["nud", "failed"]);
+    numbered(&net, 400, 400);
+    until_settled(&dir, 800);
+    assert_eq!(by_the_stack(&net) - before, 400, "all go by the IP stack, which tells what becomes of them");
+
+    // It says so again, and a second or two later frames go there.
+    inside(&collector.namespace, "ip", &["link", "set", "ids0", "arp", "on"]);
+    inside(&net.near, "ping", &["-c", "1", "-W", "5", "10.83.0.2"]);
+    std::thread::sleep(Duration::from_millis(3000));
+    let before = by_the_stack(&net);
+    numbered(&net, 800, 400);
+    until_settled(&dir, 1200);
+    assert!(by_the_stack(&net) - before <= 20, "frames again");
+    let frames = capture.frames();
+    let arrived: Vec<_> = frames.into_iter().filter(|frame| frame[12..14] == [8, 0] && frame[23] == 17).collect();
+    let numbers = numbers(&arrived);
+    assert!(numbers.is_sorted(), "nothing overtakes");
+    assert_eq!(numbers.iter().filter(|number| **number < 400).count(), 400);
+    assert_eq!(numbers.iter().filter(|number| **number >= 800).count(), 400);
+    ledger(&dir);
+    drop(daemon);
+}
+
+#[test]
+fn what_a_firewall_refuses_is_not_sent_past_it() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    if !nftables(&net.near, &COUNT.replace("counter", "counter drop")) {
+        return;
+    }
+    let dir = Dir::new();
+    let daemon = start("pcap", &net, &dir, ALL);
+    let _listener = hear(&net.near, &[5000]);
+    let capture = collector.capture(&dir);
+    numbered(&net, 0, 1000);
+    until_settled(&dir, 1000);
+    assert_eq!(capture.frames().len(), 0);
+    let refused = status(&dir)["mirror"]["sessions"][0]["ingress"]["skipped"]["refused"]["packets"].as_u64();
+    assert_eq!(refused, Some(1000));
+    drop(daemon);
+}
