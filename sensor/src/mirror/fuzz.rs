@@ -161,6 +161,15 @@ mod tests {
         }
     }
 
+    /// Found by the fuzzer: behind a cooked header a packet that says it is longer than the frame, of which more bytes were
+    /// planned than sent.
+    #[test]
+    fn a_packet_that_is_shorter_than_it_says() {
+        let cooked = [0, 0, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0, 8, 0];
+        let whole = frame(8);
+        fuzz(&[&[2, 0, 0, 0, 0, 0, 0, 0], &cooked[..], &whole[14..whole.len() - 3]].concat());
+    }
+
     /// Ethernet, IPv4, TCP.
     const HEADERS_BYTES: usize = 54;
 }
