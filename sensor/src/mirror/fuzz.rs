@@ -161,6 +161,24 @@ mod tests {
         }
     }
 
+    /// Found by the fuzzer: behind a cooked header a packet that says it is longer than the frame, of which more bytes were
+    /// planned than sent.
+    #[test]
+    fn a_packet_that_is_shorter_than_it_says() {
+        let cooked = [0, 0, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0, 8, 0];
+        let whole = frame(8);
+        fuzz(&[&[2, 0, 0, 0, 0, 0, 0, 0], &cooked[..], &whole[14..whole.len() - 3]].concat());
+    }
+
+    /// Found by the fuzzer: a datagram whose IP header leaves its length open went without its payload.
+    #[test]
+    fn a_datagram_of_open_length() {
+        let mut datagram = frame(30);
+        (datagram[16], datagram[17], datagram[23]) = (0, 0, 17);
+        datagram[34..42].copy_from_slice(&[4, 1, 1, 0xbb, 0, 0, 0, 0]);
+        fuzz(&[&[0, 3, 0, 0xf9, 0, 0, 0, 16], &datagram[..]].concat());
+    }
+
     /// Ethernet, IPv4, TCP.
     const HEADERS_BYTES: usize = 54;
 }

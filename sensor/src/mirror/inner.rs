@@ -122,6 +122,11 @@ impl Inner {
         let (bytes, form) = match (is_ethernet, checksum) {
             (true, None) => (seen_bytes, Form::AsSeen),
             (true, checksum @ Some(_)) => (seen_bytes, Form::Mended { checksum }),
+            // A packet whose header says more than came is sent as far as it came.
+            (false, checksum) if is_whole => {
+                let came_bytes = captured.len().saturating_sub(layout.ip_at);
+                (self.link.len() + ip_bytes.min(came_bytes), Form::Mended { checksum })
+            }
             (false, checksum) => (self.link.len() + ip_bytes, Form::Mended { checksum }),
         };
         Plan { frames: 1, bytes: bytes as u64, is_whole, form }

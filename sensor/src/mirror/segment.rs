@@ -88,7 +88,8 @@ impl Segmenter {
         let Some(addresses) = self.addresses else { return };
         let end = self.payload_at + self.payload_bytes;
         let from = self.payload_at + number * self.segment_bytes;
-        let to = (from + self.segment_bytes).min(end);
+        // A single piece may take as much as can be said.
+        let to = from.saturating_add(self.segment_bytes).min(end);
         let payload = ip.get(from..to).unwrap_or_default();
         let is_last = to == end;
 
