@@ -7,7 +7,7 @@
 //! neighbour in the kernel's table, where the next hop is read ([`super::next_hop`]) once a second and when the kernel says
 //! that something has changed. If that datagram is refused, say by a firewall, so are all others until the next look. While
 //! there is no next hop, all go by the raw socket. Those may then wait in the kernel until the neighbour answers, so that
-//! frames begin a look later than the neighbour is known: nothing overtakes.
+//! frames begin a second later than the neighbour is known: nothing overtakes.
 
 use std::io::{self, IoSlice};
 
@@ -27,8 +27,8 @@ pub(super) struct Frames {
     netlink: Netlink,
     changes: Changes,
     way: Option<FrameWay>,
-    /// Datagrams may wait in the kernel for the neighbour.
-    may_wait: bool,
+    /// Datagrams may wait in the kernel for the neighbour, until so many more looks in their time have found it.
+    waits: u8,
 }
 
 struct FrameWay {
@@ -52,27 +52,37 @@ pub(super) enum Turn {
 impl Frames {
     /// No way yet.
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self { netlink: Netlink::open()?, changes: Changes::open()?, way: None, may_wait: false })
+        Ok(Self { netlink: Netlink::open()?, changes: Changes::open()?, way: None, waits: 0 })
     }
 
-    /// Looks at the next hop.
+    /// Looks at the next hop, as is done once a second.
     pub(super) fn look(&mut self, known: &Known) {
-        // What can't be told is not sure.
-        let hop = NextHop::find(&mut self.netlink, known, COPY_MARK).ok().flatten();
-        let could_wait = std::mem::replace(&mut self.may_wait, hop.is_none());
-        let before = self.way.take();
-        let Some(hop) = hop.filter(|_| !could_wait) else { return };
-        let kept = before.filter(|way| way.hop.device == hop.device).map(|way| way.socket);
-        // Without the right to open one, the raw sockets do.
-        let Some(socket) = kept.or_else(|| packet_socket(hop.device).ok()) else { return };
-        self.way = Some(FrameWay { hop, socket, is_proven: false });
+        self.waits = self.waits.saturating_sub(1);
+        self.find(known);
     }
 
     /// Looks again if the kernel has told of a change.
     pub(super) fn look_if_changed(&mut self, known: &Known) {
         if self.changes.any() {
-            self.look(known);
+            self.find(known);
         }
+    }
+
+    fn find(&mut self, known: &Known) {
+        // What can't be told is not sure.
+        let hop = NextHop::find(&mut self.netlink, known, COPY_MARK).ok().flatten();
+        let before = self.way.take();
+        let Some(hop) = hop else {
+            self.waits = LOOKS_AFTER_WAITING;
+            return;
+        };
+        if self.waits > 0 {
+            return;
+        }
+        let kept = before.filter(|way| way.hop.device == hop.device).map(|way| way.socket);
+        // Without the right to open one, the raw sockets do.
+        let Some(socket) = kept.or_else(|| packet_socket(hop.device).ok()) else { return };
+        self.way = Some(FrameWay { hop, socket, is_proven: false });
     }
 
     /// What the next datagrams go by.
@@ -168,6 +178,8 @@ fn packet_socket(device: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// The first may come right after the neighbour.
+const LOOKS_AFTER_WAITING: u8 = 2;
 const ETHERNET_ADDRESSES_BYTES: usize = 12;
 /// With IPv6.
 const ETHERTYPE_AND_IP_BYTES_MAX: usize = 42;

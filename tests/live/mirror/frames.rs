@@ -139,10 +139,10 @@ fn no_frame_is_sent_to_a_neighbour_that_does_not_answer() {
     until_settled(&dir, 800);
     assert_eq!(by_the_stack(&net) - before, 400, "all go by the IP stack, which tells what becomes of them");
 
-    // It says so again, and a second or two later frames go there.
+    // It says so again, and some seconds later frames go there.
     inside(&collector.namespace, "ip", &["link", "set", "ids0", "arp", "on"]);
     inside(&net.near, "ping", &["-c", "1", "-W", "5", "10.83.0.2"]);
-    std::thread::sleep(Duration::from_millis(3000));
+    std::thread::sleep(Duration::from_secs(4));
     let before = by_the_stack(&net);
     numbered(&net, 800, 400);
     until_settled(&dir, 1200);
