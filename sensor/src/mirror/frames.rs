@@ -1,7 +1,8 @@
 //! The fast way to a target: whole frames to the next hop by a packet socket (packet(7)), past the IP stack.
 //!
 //! A datagram costs half as much as by a raw socket. Frames pass no netfilter hook; traffic control and whoever taps the
-//! device see them as they see all others, with our mark. A queue that is full is told as it is to a raw socket.
+//! device see them as they see all others, with our mark. A queue that is full is told as it is to a raw socket; a socket that
+//! is full is waited for a little.
 //!
 //! What the IP stack does for the way is left to it, by a datagram of each second that goes by the raw socket: it keeps the
 //! neighbour in the kernel's table, where the next hop is read ([`super::next_hop`]) once a second and when the kernel says
@@ -11,6 +12,7 @@
 
 use std::io::{self, IoSlice};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::Socket;
@@ -116,7 +118,7 @@ impl Frames {
         let parts = headers.iter().zip(datagrams);
         let frames: Vec<_> =
             parts.map(|(header, datagram)| [IoSlice::new(header.as_slice()), IoSlice::new(datagram)]).collect();
-        let mut next = 0;
+        let (mut next, mut waits) = (0, WAITS_MAX);
         while let Some(left) = frames.get(next..).filter(|left| !left.is_empty()) {
             match send_some(&way.socket, left) {
                 Ok(sent) => {
@@ -124,6 +126,7 @@ impl Frames {
                     next += sent;
                 }
                 Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if waits > 0 => waits = if has_room(&way.socket) { waits - 1 } else { 0 },
                 Err(error) => match reason(error) {
                     Skip::NoBuffer => {
                         settle(next, Err(Skip::NoBuffer));
@@ -169,7 +172,13 @@ fn send_some(socket: &Socket, frames: &[[IoSlice<'_>; 2]]) -> Result<usize, Errn
     let mut nothing: Vec<_> = frames.iter().map(|_| SendAncillaryBuffer::default()).collect();
     let messages = frames.iter().zip(&mut nothing);
     let mut messages: Vec<_> = messages.map(|(frame, nothing)| MMsgHdr::new(frame, nothing)).collect();
-    sendmmsg(socket, &mut messages, SendFlags::empty())
+    sendmmsg(socket, &mut messages, SendFlags::DONTWAIT)
+}
+
+/// Waits until the device has taken half of what the socket holds, and tells whether it has.
+fn has_room(socket: &Socket) -> bool {
+    let mut waiting = [PollFd::new(socket, PollFlags::OUT)];
+    poll(&mut waiting, Some(&WAIT)).is_ok_and(|ready| ready > 0)
 }
 
 fn packet_socket(device: u32) -> io::Result<Socket> {
@@ -178,6 +187,11 @@ fn packet_socket(device: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A device that sends a gigabit a second takes so much in two milliseconds; one that stands still must not hold up the end
+/// of a run, with a full queue of batches.
+const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// A batch is not much more than a socket holds.
+const WAITS_MAX: u32 = 8;
 /// The first may come right after the neighbour.
 const LOOKS_AFTER_WAITING: u8 = 2;
 const ETHERNET_ADDRESSES_BYTES: usize = 12;
