@@ -12,7 +12,7 @@ use super::super::daemon::status;
 use super::super::net::{Net, comes_true, hear, inside, namespaced, nftables, python};
 use super::{ALL, Collector, IDS_ETHER, ledger, start};
 
-const COUNT: &str = "table inet stack { chain out { type filter hook output priority 0; udp dport 4789 counter } }";
+const COUNT: &str = "table inet stack { chain out { type filter hook output priority 0; udp dport 4789 counter; }; }";
 
 /// How many copies the IP stack has sent, or was to send.
 fn by_the_stack(net: &Net) -> usize {
