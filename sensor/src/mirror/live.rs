@@ -230,6 +230,8 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
     if let Some(drops) = &mut drops {
         drops.want(&works.mirror);
     }
+    // Before the first wait: who asks at once is told, too.
+    *lock(shared) = report(&works, &earlier, drops.as_ref());
     loop {
         match commands.try_recv() {
             Ok(Command::Replace(next)) => {
@@ -258,10 +260,7 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
         see(&mut taps, drops.as_mut(), &mut works, &mut inbox, &mut frame_bytes);
         works.executor.flush();
         earlier.tap_drops += taps.values().filter_map(|tap| tap.socket.take_drops().ok()).sum::<u64>();
-        let mut report = works.report();
-        report.merge(&earlier);
-        report.at_drop = drops.as_ref().map(Drops::told).unwrap_or_default();
-        *lock(shared) = report;
+        *lock(shared) = report(&works, &earlier, drops.as_ref());
     }
     see(&mut taps, drops.as_mut(), &mut works, &mut inbox, &mut frame_bytes);
     if let Some(drops) = &mut drops {
@@ -272,6 +271,14 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
     report.merge(&earlier);
     report.at_drop = drops.as_ref().map(Drops::told).unwrap_or_default();
     *lock(shared) = report;
+}
+
+/// What became of everything until now.
+fn report(works: &Works, earlier: &Report, drops: Option<&Drops>) -> Report {
+    let mut report = works.report();
+    report.merge(earlier);
+    report.at_drop = drops.map(Drops::told).unwrap_or_default();
+    report
 }
 
 /// Shows the executor what has come by every way, as much as a turn allows.
