@@ -97,7 +97,7 @@ impl LiveMirror {
     pub fn start(setup: Setup, sight: Sight, health: Option<Health>, clock: Clock) -> io::Result<Self> {
         let Ready(works) = Self::prepare(setup, health, clock())?;
         let (commands, received) = unbounded();
-        let report = Arc::new(Mutex::new(Report::default()));
+        let report = Arc::new(Mutex::new(works.report()));
         let shared = Arc::clone(&report);
         let thread = thread::Builder::new()
             .name("mirror".to_owned())
