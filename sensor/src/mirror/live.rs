@@ -1,5 +1,5 @@
 //! Mirroring beside a live run by a thread of its own: it taps the interfaces of sessions where the kernel does not make
-//! the copies, and takes copies of what the kernel drops where there are any ([`drops`]).
+//! the copies, and takes copies of what the kernel drops where there are any (`live/drops.rs`).
 //!
 //! Its packet sockets are not those that count flows: whatever happens here, flows are counted as without it. They see
 //! whole frames in the order of the kernel, both directions in one, with what was left to the card. Our own copies, which
