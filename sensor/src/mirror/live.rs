@@ -196,10 +196,10 @@ impl Works {
         Report::new(&self.mirror, &self.vnis, &counts, unasked)
     }
 
-    /// Our index of a device, if a session applies to it.
-    fn interface(&self, device: u32) -> Option<u16> {
-        let name = if_indextoname(device).ok()?.to_string_lossy().into_owned();
-        if self.wants(&name) { index_of(&self.names, &name) } else { None }
+    /// Our index of a device, if a session applies to it. An error means that it is gone.
+    fn interface(&self, device: u32) -> nix::Result<Option<u16>> {
+        let name = if_indextoname(device)?.to_string_lossy().into_owned();
+        Ok(if self.wants(&name) { index_of(&self.names, &name) } else { None })
     }
 
     /// Whether a session applies to an interface that is watched.
