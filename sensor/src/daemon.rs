@@ -220,7 +220,6 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
     // Taps come and go with their interfaces, and ways with their routes, so the right to open them is kept.
     let rights = if prepared.needs_sockets() { rights | CapabilitySet::NET_RAW } else { rights };
     privileges::give_up(user.as_ref(), rights)?;
-    let mirrors = Mirrors::start(prepared, rights.contains(CapabilitySet::NET_RAW), &clock)?;
     let user = user.map(|user| user.name);
     if let Some(directory) = output_directory {
         state::try_directory(&directory).map_err(|cause| DaemonError::Unwritable { directory, user, cause })?;
@@ -228,6 +227,8 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
 
     let fence = Fence::raise(&territory);
     fence.tell();
+    // Behind the fence: it holds for threads that are made later.
+    let mirrors = Mirrors::start(prepared, rights.contains(CapabilitySet::NET_RAW), &clock)?;
 
     let board = Board::new();
     let (changes_sender, changes) = unbounded();

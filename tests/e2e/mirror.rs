@@ -215,6 +215,9 @@ fn rules_for_what_is_rejected_need_the_kernel_plane() {
         format!("{rule}, which needs the kernel plane: `capture = \"pcap\"` doesn't see what the kernel drops\n");
     assert_text(&dir.flowtap(&["check", "pcap.toml"]).failure(2), &format!("flowtap: {refusal}"));
     assert!(dir.flowtap(&["run", "--config", "pcap.toml", "-o", "logs/"]).failure(2).contains(&refusal));
+    dir.add("reasonless.toml", format!("{CONFIG}\n[kernel]\ndrop-reasons = []\n"));
+    let refusal = format!("flowtap: {rule}, and `drop-reasons` names no reason: it would take nothing\n");
+    assert_text(&dir.flowtap(&["check", "reasonless.toml"]).failure(2), &refusal);
     dir.add("filtered.toml", format!("filter = \"udp\"\n{CONFIG}"));
     let run = dir.flowtap(&["check", "filtered.toml"]);
     let warning = format!(

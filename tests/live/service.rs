@@ -1,6 +1,7 @@
 //! What a service manager hears of the daemon: the test is the manager, with a socket of its own.
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -35,7 +36,15 @@ impl Manager {
     fn hear(&self, patience: Duration) -> Option<Vec<String>> {
         self.socket.set_read_timeout(Some(patience)).unwrap();
         let mut message = [0; 4096];
-        let length = self.socket.recv(&mut message).ok()?;
+        let length = loop {
+            match self.socket.recv(&mut message) {
+                Ok(length) => break length,
+                // A wait with an end is not taken up again after what interrupted it, be it only that others stood still.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(error) => panic!("{}: {error}", self.path),
+            }
+        };
         Some(std::str::from_utf8(&message[..length]).unwrap().lines().map(str::to_owned).collect())
     }
 

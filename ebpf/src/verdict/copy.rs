@@ -67,7 +67,7 @@ struct Entry<const BYTES: usize> {
 /// Makes a copy. By itself, so that the verifier goes through it once.
 #[inline(never)]
 pub(super) fn make(known: &Known) {
-    let Some((note, start)) = note(known) else { return };
+    let Some((note, start)) = note(known) else { return maps::count_missed_copy(known.reason) };
     let [small, medium, large] = DROP_COPY_BYTES;
     let is_made = if note.copied_bytes as usize <= small {
         put::<{ DROP_COPY_BYTES[0] }>(&note, start)

@@ -167,7 +167,7 @@ pub(super) fn live(settings: &Settings) -> anyhow::Result<Option<Setup>> {
     Ok(Some(Setup { mirror, vnis, watch, classifier, describe }))
 }
 
-/// Refuses rules for what the kernel drops where the kernel plane is not wanted.
+/// Refuses rules for what the kernel drops where the kernel plane, or every reason for a drop, is not wanted.
 ///
 /// # Errors
 /// The first such rule.
@@ -175,6 +175,9 @@ pub(super) fn check_plane(settings: &Settings) -> anyhow::Result<()> {
     match settings.mirror.drop_rule() {
         Some(rule) if settings.live.capture == CapturePlane::Pcap => {
             bail!("{rule}, which needs the kernel plane: `capture = \"pcap\"` doesn't see what the kernel drops")
+        }
+        Some(rule) if settings.live.kernel.drop_reasons().is_empty() => {
+            bail!("{rule}, and `drop-reasons` names no reason: it would take nothing")
         }
         _ => Ok(()),
     }

@@ -178,7 +178,8 @@ fn of_report(report: &Report) -> Vec<MetricFamily> {
         let lines = report.sessions.iter().flat_map(|session| {
             let number = session.number.to_string();
             directions(session).map(|(direction, counts)| {
-                with_counter(&[("direction", direction), ("session", &number)], value(counts))
+                let labels = [("direction", direction), ("interface", &*session.interface), ("session", &*number)];
+                with_counter(&labels, value(counts))
             })
         });
         family(name, help, MetricType::COUNTER, lines.collect())
@@ -188,7 +189,12 @@ fn of_report(report: &Report) -> Vec<MetricFamily> {
             let number = session.number.to_string();
             let of_direction = |(direction, counts): (&'static str, &Counts)| {
                 let line = |(reason, volume): (Skip, Volume)| {
-                    let labels = [("direction", direction), ("reason", reason.as_str()), ("session", &number)];
+                    let labels = [
+                        ("direction", direction),
+                        ("interface", &*session.interface),
+                        ("reason", reason.as_str()),
+                        ("session", &*number),
+                    ];
                     with_counter(&labels, value(volume))
                 };
                 counts.skipped().map(line).collect::<Vec<_>>()

@@ -66,6 +66,8 @@ enum Running {
         mirror: Box<kernel::KernelMirrors>,
         /// Sends what sessions want of dropped packets.
         drops: Option<LiveMirror>,
+        /// What it will begin with, while there is no way to a target.
+        waiting: Option<Box<(Setup, Box<dyn DropSource>)>>,
     },
 }
 
@@ -136,8 +138,12 @@ impl Mirrors {
             #[cfg(feature = "ebpf")]
             (Some(setup), Some(mut mirror)) => {
                 mirror.check(&setup).map_err(DaemonError::Mirror)?;
-                let drops = source.map(|source| start(setup, false, Some(source), Some(mirror.health())));
-                Some(Running::Kernel { mirror, drops: drops.transpose()? })
+                let waiting = source.map(|source| Box::new((setup, source)));
+                let mut running = Running::Kernel { mirror, drops: None, waiting };
+                if let Err(error) = running.begin_drops(clock) {
+                    tracing::warn!(%error, "copies of what is rejected can't be sent yet");
+                }
+                Some(running)
             }
             #[cfg(not(feature = "ebpf"))]
             (Some(_), Some(never)) => match never {},
@@ -166,11 +172,14 @@ impl Mirrors {
                 mirror.go_over(LiveMirror::prepare(setup, None, (self.clock)())?);
             }
             #[cfg(feature = "ebpf")]
-            (Some(setup), Some(Running::Kernel { mirror, drops })) => {
-                let health = kernel::unchecked(&setup);
+            (Some(setup), Some(Running::Kernel { mirror, drops, waiting })) => {
+                let health = mirror.health_of(&setup);
                 let ready =
                     drops.as_ref().map(|_| LiveMirror::prepare(setup.clone(), Some(health.clone()), (self.clock)()));
                 let ready = ready.transpose()?;
+                if let Some(waiting) = waiting {
+                    waiting.0 = setup.clone();
+                }
                 mirror.replace(setup, health)?;
                 if let (Some(drops), Some(ready)) = (drops, ready) {
                     drops.go_over(ready);
@@ -189,11 +198,13 @@ impl Mirrors {
 
     /// Looks after what may have changed by itself. To be called about once a second.
     pub(super) fn tend(&self) {
-        match self.lock().as_mut() {
-            #[cfg(feature = "ebpf")]
-            Some(Running::Kernel { mirror, .. }) => mirror.tend(),
-            // The thread looks after itself.
-            Some(Running::Thread(_)) | None => {}
+        #[cfg(feature = "ebpf")]
+        if let Some(running) = self.lock().as_mut() {
+            // What stands in the way was said at the start, and is said in the status.
+            running.begin_drops(&self.clock).unwrap_or_default();
+            if let Running::Kernel { mirror, .. } = running {
+                mirror.tend();
+            }
         }
     }
 
@@ -203,7 +214,12 @@ impl Mirrors {
         let report = running.as_ref().map(|running| match running {
             Running::Thread(mirror) => mirror.report(),
             #[cfg(feature = "ebpf")]
-            Running::Kernel { mirror, drops } => with(mirror.report(), drops.as_ref().map(LiveMirror::report)),
+            Running::Kernel { waiting: Some(_), mirror, .. } => {
+                let why = "there is no way to a target".to_owned();
+                Report { at_drop: AtDrop::Impossible { why }, ..mirror.report() }
+            }
+            #[cfg(feature = "ebpf")]
+            Running::Kernel { mirror, drops, .. } => with(mirror.report(), drops.as_ref().map(LiveMirror::report)),
         });
         report.map(|report| self.complete(report)).filter(has_sessions)
     }
@@ -236,11 +252,28 @@ const NOT_READY: &str = "this run has given up the rights that mirroring in the 
                          begins with a [[mirror.target]] is ready for sessions that come with a reload";
 
 impl Running {
+    /// Begins to send copies of dropped packets, if that waits. The thread that does it looks after itself from then on.
+    #[cfg(feature = "ebpf")]
+    fn begin_drops(&mut self, clock: &Clock) -> std::io::Result<()> {
+        let Self::Kernel { mirror, drops, waiting } = self else { return Ok(()) };
+        let Some((setup, _)) = waiting.as_deref() else { return Ok(()) };
+        LiveMirror::prepare(setup.clone(), Some(mirror.health()), clock())?;
+        if let Some((setup, source)) = waiting.take().map(|waiting| *waiting) {
+            let sight = Sight { taps: false, drops: Some(source) };
+            *drops = Some(LiveMirror::start(setup, sight, Some(mirror.health()), Arc::clone(clock))?);
+        }
+        Ok(())
+    }
+
     fn stop(self) -> Report {
         match self {
             Self::Thread(mirror) => mirror.stop(),
             #[cfg(feature = "ebpf")]
-            Self::Kernel { mirror, drops } => with(mirror.report(), drops.map(LiveMirror::stop)),
+            Self::Kernel { mirror, drops, .. } => {
+                // What was dropped at last is sent while the health of targets is known.
+                let drops = drops.map(LiveMirror::stop);
+                with(mirror.finish(), drops)
+            }
         }
     }
 }
@@ -289,8 +322,8 @@ mod kernel {
         checks: Option<HealthChecks>,
         /// The kernel's index, by name.
         attached: BTreeMap<String, u32>,
-        /// The network identifier of each session that there is or was, by its number.
-        vnis: BTreeMap<u16, Vni>,
+        /// The network identifier of each session that there is or was, by its number and interface.
+        vnis: BTreeMap<(u16, String), Vni>,
     }
 
     impl KernelMirrors {
@@ -330,18 +363,27 @@ mod kernel {
             self.health.clone()
         }
 
-        /// Goes over to another configuration, whose targets have this `health`: see [`unchecked`].
+        /// The health of another configuration's targets, as far as it is known: of those that stay.
+        pub(super) fn health_of(&self, setup: &Setup) -> Health {
+            let health = Health::new(setup.mirror.targets().len());
+            for (target, is_healthy) in (0..).zip(self.mirror.health_of(&setup.mirror)) {
+                health.set(target, is_healthy);
+            }
+            health
+        }
+
+        /// Goes over to another configuration, whose targets have this `health`: see [`Self::health_of`].
         ///
         /// # Errors
         /// As for [`Self::new`]; then what was goes on.
         pub(super) fn replace(&mut self, setup: Setup, health: Health) -> Result<(), String> {
+            let checks = HealthChecks::start(setup.mirror.targets(), &health).map_err(|error| error.to_string())?;
             self.mirror.replace(plan(&setup)).map_err(|error| chain(&error))?;
             self.know_vnis(&setup);
-            self.health = health;
-            self.check(&setup)?;
-            // The kernel keeps what it knew of targets that stay; the checks find out anew.
-            (self.targets, self.told) = (count(&setup), vec![false; setup.mirror.targets().len()]);
-            self.watch = setup.watch;
+            self.targets = count(&setup);
+            // The kernel keeps what it knew of targets that stay, and so does `health`.
+            self.told = (0..self.targets).map(|target| health.is_healthy(target)).collect();
+            (self.health, self.checks, self.watch) = (health, Some(checks), setup.watch);
             self.tend();
             Ok(())
         }
@@ -371,9 +413,20 @@ mod kernel {
             Report::of_kernel(&counters, &self.vnis)
         }
 
+        /// Ends, and says what became of all mirrored packets.
+        pub(super) fn finish(self) -> Report {
+            let Self { mirror, vnis, .. } = self;
+            let counters = mirror.finish().unwrap_or_else(|error| {
+                complain(Err(error));
+                Default::default()
+            });
+            Report::of_kernel(&counters, &vnis)
+        }
+
         fn know_vnis(&mut self, setup: &Setup) {
-            let numbers = setup.mirror.sessions().iter().map(|session| session.number.number());
-            self.vnis.extend(numbers.zip(setup.vnis.iter().copied()));
+            let sessions = setup.mirror.sessions().iter();
+            let names = sessions.map(|session| (session.number.number(), session.interface.as_str().to_owned()));
+            self.vnis.extend(names.zip(setup.vnis.iter().copied()));
         }
 
         fn scan(&mut self) {
@@ -409,11 +462,6 @@ mod kernel {
                 }
             }
         }
-    }
-
-    /// The targets of a configuration, none of which was checked.
-    pub(super) fn unchecked(setup: &Setup) -> Health {
-        Health::new(setup.mirror.targets().len())
     }
 
     fn plan(setup: &Setup) -> Plan {

@@ -20,7 +20,7 @@ pub struct HealthChecks {
 }
 
 impl HealthChecks {
-    /// Checks those of `targets` that are to be checked, and tells `health`.
+    /// Checks those of `targets` that are to be checked, and tells `health`, which says how they are known to stand.
     ///
     /// # Errors
     /// When a thread can't be had.
@@ -48,7 +48,7 @@ impl Drop for HealthChecks {
 
 fn watch(index: u16, target: &Target, check: &HealthCheck, health: &Health, stopped: &Receiver<()>) {
     let address = SocketAddr::new(target.address, check.port.get());
-    let mut standing = Standing::new(check);
+    let mut standing = Standing::new(check, health.is_healthy(index));
     loop {
         if let Some(is_healthy) = standing.hear(answers(check, address).is_ok()) {
             health.set(index, is_healthy);
@@ -90,11 +90,11 @@ struct Standing {
 }
 
 impl Standing {
-    /// Healthy until it is found not to be: nothing is lost before the first answers.
-    fn new(check: &HealthCheck) -> Self {
+    /// As it was known to stand.
+    fn new(check: &HealthCheck, is_healthy: bool) -> Self {
         let (healthy_threshold, unhealthy_threshold) =
             (check.healthy_threshold.count(), check.unhealthy_threshold.count());
-        Self { is_healthy: true, against: 0, healthy_threshold, unhealthy_threshold }
+        Self { is_healthy, against: 0, healthy_threshold, unhealthy_threshold }
     }
 
     /// Takes note of an answer; says how the target stands if that has changed.
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_answer_changes_nothing_alone() {
-        let mut standing = Standing::new(&check(Question::Tcp, 1));
+        let mut standing = Standing::new(&check(Question::Tcp, 1), true);
         let heard: Vec<_> = [false, false, true, false, false, false, false, true, false, true, true, true, false]
             .map(|good| standing.hear(good))
             .into();

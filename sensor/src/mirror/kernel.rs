@@ -11,6 +11,7 @@
 
 mod counters;
 mod link;
+mod netlink;
 mod path;
 mod plan;
 mod programs;
@@ -30,11 +31,12 @@ pub use tables::TablesError;
 pub use tend::Notice;
 pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 
-use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation, netlink::Netlink};
+use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation};
 use crate::{capture::kernel::Device, classify::Classifier, sys::barrier};
 use aya::{Ebpf, programs::tc::SchedClassifierLink};
 use flowtap_abi::mirror::{CopyCounts, Unjudged};
 use link::LinkDevice;
+use netlink::Netlink;
 use plan::identity;
 use std::collections::HashMap;
 use tables::{Generation, Tables, add};
@@ -78,7 +80,8 @@ impl KernelMirror {
     /// # Errors
     /// What the kernel or the caller lacks, or what stands in the way; then nothing is left behind.
     pub fn new(plan: Plan, sizes: &MirrorSizes) -> Result<Self, KernelMirrorError> {
-        let mut object = programs::load(sizes, taps::bare(&plan.mirror))?;
+        let bare = taps::bare(&plan.mirror);
+        let mut object = programs::load(sizes, bare)?;
         let tables = Tables::new(&mut object)?;
         let mut this = Self {
             object,
@@ -92,7 +95,7 @@ impl KernelMirror {
             paths: Vec::new(),
             healthy: Vec::new(),
             cuts: HashMap::new(),
-            link: LinkDevice::reserve(),
+            link: LinkDevice::reserve(bare),
             link_program: None,
             no_link: None,
             totals: HashMap::new(),
@@ -149,7 +152,10 @@ impl KernelMirror {
         for (kind, completes) in &wanted {
             if !self.tunnels.iter().any(|tunnel| tunnel.kind == *kind) {
                 let tunnel = Tunnel::make(&mut self.netlink, &mut self.object, *kind, *completes)?;
-                self.losses.push(TunnelLosses { device: tunnel.name.clone(), ..TunnelLosses::default() });
+                // One that was there before, and comes back, has its losses already.
+                if !self.losses.iter().any(|losses| losses.device == tunnel.name) {
+                    self.losses.push(TunnelLosses { device: tunnel.name.clone(), ..TunnelLosses::default() });
+                }
                 self.tunnels.push(tunnel);
             }
         }
@@ -180,10 +186,24 @@ impl KernelMirror {
             let is_wanted =
                 self.tunnels.get(at).is_some_and(|tunnel| wanted.iter().any(|(kind, _)| *kind == tunnel.kind));
             if !is_wanted {
+                self.count_losses(at)?;
                 self.tunnels.remove(at).remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
             }
         }
         Ok(())
+    }
+
+    /// Ends, and says what became of everything. What the programs had begun is finished first.
+    ///
+    /// # Errors
+    /// The kernel refuses; it ends all the same.
+    pub fn finish(mut self) -> Result<MirrorCounters, KernelMirrorError> {
+        self.taps.clear();
+        barrier::wait().map_err(KernelMirrorError::Barrier)?;
+        for at in 0..self.tunnels.len() {
+            self.count_losses(at)?;
+        }
+        self.counters()
     }
 
     /// Says of a target, by its index in [`Mirror::targets`], whether it takes copies. Flows of one that does not go to
@@ -229,8 +249,8 @@ impl KernelMirror {
         mirror.targets().iter().map(|target| Path::find(&mut self.netlink, target.address, COPY_MARK).ok()).collect()
     }
 
-    /// A target keeps its health where the new plan still has it.
-    fn health_of(&self, mirror: &Mirror) -> Vec<bool> {
+    /// The health of another configuration's targets: that of a target that stays is kept, others are healthy.
+    pub fn health_of(&self, mirror: &Mirror) -> Vec<bool> {
         let before = self.plan.mirror.targets();
         let health = |target: &Target| {
             let at = before.iter().position(|known| known.name == target.name && known.address == target.address);

@@ -1,5 +1,5 @@
 //! Mirroring beside a live run by a thread of its own: it taps the interfaces of sessions where the kernel does not make
-//! the copies, and takes copies of what the kernel drops where there are any ([`drops`]).
+//! the copies, and takes copies of what the kernel drops where there are any (`live/drops.rs`).
 //!
 //! Its packet sockets are not those that count flows: whatever happens here, flows are counted as without it. They see
 //! whole frames in the order of the kernel, both directions in one, with what was left to the card. Our own copies, which
@@ -97,7 +97,7 @@ impl LiveMirror {
     pub fn start(setup: Setup, sight: Sight, health: Option<Health>, clock: Clock) -> io::Result<Self> {
         let Ready(works) = Self::prepare(setup, health, clock())?;
         let (commands, received) = unbounded();
-        let report = Arc::new(Mutex::new(Report::default()));
+        let report = Arc::new(Mutex::new(works.report()));
         let shared = Arc::clone(&report);
         let thread = thread::Builder::new()
             .name("mirror".to_owned())
@@ -196,10 +196,10 @@ impl Works {
         Report::new(&self.mirror, &self.vnis, &counts, unasked)
     }
 
-    /// Our index of a device, if a session applies to it.
-    fn interface(&self, device: u32) -> Option<u16> {
-        let name = if_indextoname(device).ok()?.to_string_lossy().into_owned();
-        if self.wants(&name) { index_of(&self.names, &name) } else { None }
+    /// Our index of a device, if a session applies to it. An error means that it is gone.
+    fn interface(&self, device: u32) -> nix::Result<Option<u16>> {
+        let name = if_indextoname(device)?.to_string_lossy().into_owned();
+        Ok(if self.wants(&name) { index_of(&self.names, &name) } else { None })
     }
 
     /// Whether a session applies to an interface that is watched.

@@ -1,26 +1,19 @@
-//! Devices, routes and neighbours, asked of the kernel and changed there, in the calling thread's network namespace.
+//! Devices, routes and neighbours, asked of the kernel in the calling thread's network namespace, and what it tells of
+//! their changes.
 //!
 //! Authority: rtnetlink(7), linux/neighbour.h. One request at a time, and its answer.
 
-#[cfg(feature = "ebpf")]
-use flowtap_abi::choice::SOURCE_PORTS;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-#[cfg(feature = "ebpf")]
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-#[cfg(feature = "ebpf")]
-use netlink_packet_route::link::InfoKind;
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    link::{InfoData, InfoGeneve, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Stats64},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
-};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-#[cfg(feature = "ebpf")]
-use std::num::NonZeroU16;
-use std::{io, net::IpAddr};
+use std::io;
+use std::net::IpAddr;
 
-use crate::mirror::Encapsulation;
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::libc;
 
 /// A socket to the kernel.
 #[derive(Debug)]
@@ -30,28 +23,12 @@ pub(super) struct Netlink {
 }
 
 /// A device, as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Link {
-    pub(super) index: u32,
-    pub(super) name: String,
-    pub(super) alias: Option<String>,
     pub(super) is_up: bool,
     pub(super) mtu: u32,
-    /// Whether it stands for something on a bus: a card.
-    pub(super) is_physical: bool,
     /// Its own address, if its link layer is Ethernet and there is a carrier.
     pub(super) ethernet: Option<EthernetAddress>,
-    /// What it encapsulates in and at which UDP port, if it does that by packet metadata.
-    pub(super) tunnel: Option<(Encapsulation, u16)>,
-    pub(super) sent: Sent,
-}
-
-/// What a device says of what it sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Sent {
-    pub(super) frames: u64,
-    pub(super) dropped: u64,
-    pub(super) errors: u64,
 }
 
 /// Where packets to an address leave the host.
@@ -136,7 +113,11 @@ impl Netlink {
     pub(super) fn link(&mut self, index: u32) -> io::Result<Option<Link>> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        self.one_link(message)
+        match self.ask(RouteNetlinkMessage::GetLink(message)) {
+            Ok(answers) => Ok(answers.iter().find_map(as_link)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where packets to `address` that carry `mark` leave the host.
@@ -147,7 +128,7 @@ impl Netlink {
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
         message.attributes = vec![RouteAttribute::Destination(address.into()), RouteAttribute::Mark(mark)];
-        let answers = self.ask(RouteNetlinkMessage::GetRoute(message), 0)?;
+        let answers = self.ask(RouteNetlinkMessage::GetRoute(message))?;
         let route = answers.iter().find_map(|answer| match answer {
             RouteNetlinkMessage::NewRoute(route) => as_route(route),
             _ => None,
@@ -166,35 +147,26 @@ impl Netlink {
         };
         message.header.family = family;
         message.attributes = vec![NeighbourAttribute::Destination(destination)];
-        match self.ask(RouteNetlinkMessage::GetNeighbour(message), 0) {
+        match self.ask(RouteNetlinkMessage::GetNeighbour(message)) {
             Ok(answers) => Ok(answers.iter().find_map(as_neighbour)),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn one_link(&mut self, message: LinkMessage) -> io::Result<Option<Link>> {
-        match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
-            Ok(answers) => Ok(answers.iter().find_map(as_link)),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Sends a request and gathers what comes for it: up to an acknowledgement, the end of a dump, or the one answer.
-    fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    /// Sends a request and takes the one answer.
+    fn ask(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(message));
-        packet.header.flags = NLM_F_REQUEST | flags;
+        packet.header.flags = NLM_F_REQUEST;
         packet.header.sequence_number = self.sequence;
         packet.finalize();
         let mut bytes = vec![0; packet.buffer_len()];
         packet.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
 
-        let has_end = flags & (NLM_F_ACK | NLM_F_DUMP) != 0;
         let mut answers = Vec::new();
-        loop {
+        while answers.is_empty() {
             let (received, _) = self.socket.recv_from_full()?;
             let mut rest = received.as_slice();
             while !rest.is_empty() {
@@ -214,90 +186,8 @@ impl Netlink {
                     _ => {}
                 }
             }
-            if !has_end && !answers.is_empty() {
-                return Ok(answers);
-            }
         }
-    }
-}
-
-/// What only mirroring in the kernel asks for.
-#[cfg(feature = "ebpf")]
-impl Netlink {
-    /// Makes a tunnel device that takes VNI and target from each packet, and learns nothing. A VXLAN device takes its
-    /// source ports from the range of RFC 7348; RFC 8926 gives GENEVE all, as the kernel does.
-    pub(super) fn create(
-        &mut self,
-        name: &str,
-        alias: &str,
-        encapsulation: Encapsulation,
-        port: NonZeroU16,
-    ) -> io::Result<()> {
-        let (kind, data) = match encapsulation {
-            Encapsulation::Vxlan => {
-                let data = vec![
-                    InfoVxlan::CollectMetadata(true),
-                    InfoVxlan::Learning(false),
-                    InfoVxlan::Port(port.get()),
-                    InfoVxlan::PortRange(SOURCE_PORTS),
-                ];
-                (InfoKind::Vxlan, InfoData::Vxlan(data))
-            }
-            Encapsulation::Geneve => {
-                let data = vec![InfoGeneve::CollectMetadata, InfoGeneve::Port(port.get())];
-                (InfoKind::Geneve, InfoData::Geneve(data))
-            }
-        };
-        let mut message = LinkMessage::default();
-        message.attributes = vec![
-            LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]),
-        ];
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
-        // The kernel takes an alias only for a device that is there.
-        let index = self.link_by_name(name)?.map(|link| link.index).unwrap_or_default();
-        self.set_alias(index, alias)
-    }
-
-    /// Writes on a device what people shall know of it.
-    pub(super) fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
-    }
-
-    /// Sets a device up.
-    pub(super) fn up(&mut self, index: u32) -> io::Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
-    }
-
-    /// Takes a device away.
-    pub(super) fn remove(&mut self, index: u32) -> io::Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        self.change(RouteNetlinkMessage::DelLink(message), 0)
-    }
-
-    /// The device of that name; `None` if there is none.
-    pub(super) fn link_by_name(&mut self, name: &str) -> io::Result<Option<Link>> {
-        let mut message = LinkMessage::default();
-        message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-        self.one_link(message)
-    }
-
-    /// All devices of the namespace.
-    pub(super) fn links(&mut self) -> io::Result<Vec<Link>> {
-        let answers = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
-        Ok(answers.iter().filter_map(as_link).collect())
-    }
-
-    fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        self.ask(message, flags | NLM_F_ACK).map(drop)
+        Ok(answers)
     }
 }
 
@@ -310,41 +200,16 @@ fn damaged(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 fn as_link(message: &RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let header = &message.header;
-    let mut link = Link { index: header.index, is_up: header.flags.contains(LinkFlags::Up), ..Link::default() };
+    let mut link = Link { is_up: header.flags.contains(LinkFlags::Up), ..Link::default() };
     let is_ethernet = header.link_layer_type == LinkLayerType::Ether && header.flags.contains(LinkFlags::LowerUp);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(address) if is_ethernet => link.ethernet = address.as_slice().try_into().ok(),
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::ParentDevName(_) => link.is_physical = true,
-            LinkAttribute::Stats64(stats) => link.sent = sent(stats),
-            LinkAttribute::LinkInfo(infos) => link.tunnel = infos.iter().find_map(tunnel),
             _ => {}
         }
     }
     Some(link)
-}
-
-fn sent(stats: &Stats64) -> Sent {
-    Sent { frames: stats.tx_packets, dropped: stats.tx_dropped, errors: stats.tx_errors }
-}
-
-fn tunnel(info: &LinkInfo) -> Option<(Encapsulation, u16)> {
-    match info {
-        LinkInfo::Data(InfoData::Vxlan(data)) => {
-            let port =
-                data.iter().find_map(|part| if let InfoVxlan::Port(port) = part { Some(*port) } else { None })?;
-            data.contains(&InfoVxlan::CollectMetadata(true)).then_some((Encapsulation::Vxlan, port))
-        }
-        LinkInfo::Data(InfoData::Geneve(data)) => {
-            let port =
-                data.iter().find_map(|part| if let InfoGeneve::Port(port) = part { Some(*port) } else { None })?;
-            data.contains(&InfoGeneve::CollectMetadata).then_some((Encapsulation::Geneve, port))
-        }
-        _ => None,
-    }
 }
 
 fn as_route(route: &RouteMessage) -> Option<Route> {

@@ -70,10 +70,12 @@ pub struct Behind {
 }
 
 /// What became of one session's packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionReport {
     /// Its number.
     pub number: u16,
+    /// The interfaces it mirrors, as configured: others may have a session of the same number.
+    pub interface: String,
     /// Its network identifier.
     pub vni: Vni,
     /// Its counters.
@@ -86,22 +88,25 @@ impl Report {
         let sessions = mirror.sessions().iter().zip(vnis).zip(counts);
         let sessions = sessions.map(|((session, vni), counts)| SessionReport {
             number: session.number.number(),
+            interface: session.interface.as_str().to_owned(),
             vni: *vni,
             counts: *counts,
         });
         Self { sessions: sessions.collect(), unasked, tap_drops: 0, ..Self::default() }
     }
 
-    /// A report of what the kernel has mirrored; a session's number tells its network identifier.
+    /// A report of what the kernel has mirrored; a session's number and interface tell its network identifier.
     #[cfg(feature = "ebpf")]
-    pub fn of_kernel(counters: &MirrorCounters, vnis: &BTreeMap<u16, Vni>) -> Self {
+    pub fn of_kernel(counters: &MirrorCounters, vnis: &BTreeMap<(u16, String), Vni>) -> Self {
         let sessions = counters.sessions.iter().filter_map(|session| {
             let number = session.number.number();
             let counts = SessionCounts {
                 ingress: Counts::of_kernel(&session.ingress),
                 egress: Counts::of_kernel(&session.egress),
             };
-            Some(SessionReport { number, vni: *vnis.get(&number)?, counts })
+            let interface = session.interface.clone();
+            let vni = *vnis.get(&(number, interface.clone()))?;
+            Some(SessionReport { number, interface, vni, counts })
         });
         let behind = counters.devices.iter().map(|device| Behind {
             device: device.device.clone(),
@@ -122,10 +127,10 @@ impl Report {
     /// Adds an earlier report: sessions that are the same are added up, others listed behind.
     pub fn merge(&mut self, earlier: &Self) {
         for theirs in &earlier.sessions {
-            let same = |ours: &&mut SessionReport| (ours.number, ours.vni) == (theirs.number, theirs.vni);
+            let same = |ours: &&mut SessionReport| (ours.number, &ours.interface) == (theirs.number, &theirs.interface);
             match self.sessions.iter_mut().find(same) {
                 Some(ours) => ours.counts.merge(&theirs.counts),
-                None => self.sessions.push(*theirs),
+                None => self.sessions.push(theirs.clone()),
             }
         }
         self.unasked.not_ip += earlier.unasked.not_ip;
@@ -142,11 +147,12 @@ impl Report {
         self.sessions.iter().all(|session| session.counts.balances())
     }
 
-    /// For programs. What is matched and neither mirrored nor skipped waits to be sent.
+    /// For programs. While it goes on, what is matched and neither mirrored nor skipped is being sent.
     pub fn to_json(&self) -> Value {
         let session = |session: &SessionReport| {
             json!({
                 "number": session.number,
+                "interface": session.interface,
                 "vni": session.vni.number(),
                 "ingress": direction(&session.counts.ingress),
                 "egress": direction(&session.counts.egress),
@@ -285,7 +291,7 @@ mod tests {
         counts.ingress.mirrored.add(packets, packets * 100);
         let vni = Vni::new(7).unwrap_or_else(|| unreachable!());
         Report {
-            sessions: vec![SessionReport { number, vni, counts }],
+            sessions: vec![SessionReport { number, interface: "eth0".to_owned(), vni, counts }],
             tap_drops: 1,
             fragmentation: Some(Fragmentation { failed: 4, fragments: 0 }),
             ..Report::default()

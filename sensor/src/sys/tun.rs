@@ -62,8 +62,10 @@ mod tests {
     #[test]
     fn impossible_names_are_refused() {
         let file = File::open("/dev/null").unwrap();
-        for pattern in ["", "a-name-that-is-far-too-long", "possible"] {
-            assert!(make(&file, pattern).is_err(), "{pattern:?}");
+        let refusal = |pattern| make(&file, pattern).map(drop).unwrap_err();
+        for pattern in ["", "a-name-that-is-far-too-long"] {
+            assert_eq!(refusal(pattern).kind(), io::ErrorKind::InvalidInput, "{pattern:?}");
         }
+        assert_eq!(refusal("possible").raw_os_error(), Some(libc::ENOTTY), "this is no tun, and it was asked");
     }
 }

@@ -16,7 +16,7 @@ use super::verdicts::DropReasons;
 use crate::capture::dropped::{DropSource, Dropped};
 use crate::capture::{Direction, LinkType};
 use crate::packet::locate;
-use crate::sys::clock;
+use crate::sys::{barrier, clock};
 use crate::time::NANOS_PER_SEC;
 
 /// The copies, seen from the side that takes them. None are made before they are wanted.
@@ -50,7 +50,9 @@ impl DropSource for DropCopies {
         if wanted {
             self.ways.open();
         }
-        self.wanted.set(0, u32::from(wanted), 0).map_err(io::Error::other)
+        self.wanted.set(0, u32::from(wanted), 0).map_err(io::Error::other)?;
+        // What a program that had begun still makes is there when this returns.
+        if wanted { Ok(()) } else { barrier::wait() }
     }
 
     fn readiness(&self) -> BorrowedFd<'_> {

@@ -106,7 +106,8 @@ fn sessions_have_lines_of_their_own() {
     counts.ingress.mirrored.add(7, 700);
     counts.ingress.skip(Skip::RateLimit, 3, 300);
     counts.ingress.partial.add(2, 50);
-    let session = SessionReport { number: 12, vni: crate::mirror::Vni::new(7).unwrap(), counts };
+    let session =
+        SessionReport { number: 12, interface: "eth*".to_owned(), vni: crate::mirror::Vni::new(7).unwrap(), counts };
     let behind = vec![Behind { device: "tunnel0".to_owned(), sent: 7, dropped: 1, errors: 0 }];
     let missed = [("NETFILTER_DROP".to_owned(), 4)].into();
     let at_drop = AtDrop::Copied(DropCounts { copied: 9, without_interface: 1, missed });
@@ -114,12 +115,12 @@ fn sessions_have_lines_of_their_own() {
     let report = Report { sessions: vec![session], behind, at_drop, fragmentation, ..Report::default() };
     let text = text(&Status { mirror: Some(report), ..known() });
     for line in [
-        "flowtap_mirror_matched_packets_total{direction=\"ingress\",session=\"12\"} 10",
-        "flowtap_mirror_mirrored_bytes_total{direction=\"ingress\",session=\"12\"} 700",
-        "flowtap_mirror_mirrored_bytes_total{direction=\"egress\",session=\"12\"} 0",
-        "flowtap_mirror_skipped_packets_total{direction=\"ingress\",reason=\"rate-limit\",session=\"12\"} 3",
+        "flowtap_mirror_matched_packets_total{direction=\"ingress\",interface=\"eth*\",session=\"12\"} 10",
+        "flowtap_mirror_mirrored_bytes_total{direction=\"ingress\",interface=\"eth*\",session=\"12\"} 700",
+        "flowtap_mirror_mirrored_bytes_total{direction=\"egress\",interface=\"eth*\",session=\"12\"} 0",
+        "flowtap_mirror_skipped_packets_total{direction=\"ingress\",interface=\"eth*\",reason=\"rate-limit\",session=\"12\"} 3",
         "flowtap_mirror_device_dropped_total{device=\"tunnel0\"} 1",
-        "flowtap_mirror_partial_packets_total{direction=\"ingress\",session=\"12\"} 2",
+        "flowtap_mirror_partial_packets_total{direction=\"ingress\",interface=\"eth*\",session=\"12\"} 2",
         "flowtap_mirror_drop_copies_total 9",
         "flowtap_mirror_drop_copies_without_interface_total 1",
         "flowtap_mirror_drop_copies_missed_total{reason=\"NETFILTER_DROP\"} 4",

@@ -6,12 +6,10 @@
 
 use super::{
     KernelMirror,
-    programs::{self, ProgramsError},
+    netlink::Netlink,
+    programs::{self, Bare, ProgramsError},
 };
-use crate::{
-    mirror::{kernel::TUNNEL_ALIAS, netlink::Netlink},
-    sys::tun,
-};
+use crate::{mirror::kernel::TUNNEL_ALIAS, sys::tun};
 use aya::programs::TcAttachType;
 use std::{fs::File, io};
 
@@ -35,10 +33,14 @@ pub(super) enum LinkError {
 }
 
 impl LinkDevice {
-    /// Opens the way to make it, in the calling thread's network namespace. That it can't be had is told only when it is
-    /// needed.
-    pub(super) fn reserve() -> Self {
-        Self { file: tun::open(), made: None }
+    /// Opens the way to make it, if it may be needed, in the calling thread's network namespace. That it can't be had is
+    /// told only when it is.
+    pub(super) fn reserve(bare: Bare) -> Self {
+        let file = match bare {
+            Bare::Possible => tun::open(),
+            Bare::Never => Err(io::ErrorKind::Unsupported.into()),
+        };
+        Self { file, made: None }
     }
 
     /// As where it can't be had.
@@ -68,7 +70,12 @@ impl KernelMirror {
     /// told; other copies have nothing to do with it.
     pub(super) fn give_link_layer(&mut self) {
         if self.link_program.is_none() {
-            self.no_link = self.try_link().err().map(|error| error.to_string());
+            let outcome = self.try_link();
+            if outcome.is_err() {
+                // Copies are told to have no header, not to be lost on a device that was there once.
+                self.tables.set_link_device(0).unwrap_or_default();
+            }
+            self.no_link = outcome.err().map(|error| error.to_string());
         }
     }
 

@@ -3,7 +3,7 @@
 //! Authority: RFC 7348 section 4.3 (the path should take what the tunnel adds); the numbers of `54` and `74` bytes on
 //! AWS's page about MTU are these plus an inner VLAN tag.
 
-use crate::mirror::netlink::Netlink;
+use super::netlink::Netlink;
 use std::{fmt, io, net::IpAddr};
 
 /// The way to a target.

@@ -3,10 +3,11 @@
 
 use super::{
     KernelMirror, KernelMirrorError, Path, PathTooSmall, TunnelLosses,
+    netlink::Sent,
     taps::Tap,
     tunnel::{Tunnel, tunnels_of},
 };
-use crate::mirror::{TooBig, netlink::Sent};
+use crate::mirror::TooBig;
 use std::{fmt, net::IpAddr};
 
 /// Something that people should know.
@@ -74,8 +75,11 @@ impl KernelMirror {
     /// The kernel refuses.
     pub fn tend(&mut self) -> Result<Vec<Notice>, KernelMirrorError> {
         let mut notices = self.tend_tunnels()?;
-        if self.has_lost_link_layer().map_err(KernelMirrorError::Netlink)? {
+        let has_lost_link = self.has_lost_link_layer().map_err(KernelMirrorError::Netlink)?;
+        if has_lost_link {
             self.link_program = None;
+        }
+        if has_lost_link || self.no_link.is_some() {
             self.give_link_layer();
             notices.extend(self.link_device().map(|device| Notice::TunnelMadeAgain { device }));
         }
@@ -96,35 +100,38 @@ impl KernelMirror {
         Ok(notices)
     }
 
+    /// Counts what a tunnel device lost since it was asked last; whether it is there.
+    pub(super) fn count_losses(&mut self, at: usize) -> Result<bool, KernelMirrorError> {
+        let Some(tunnel) = self.tunnels.get_mut(at) else { return Ok(false) };
+        let Some(lost) = tunnel.lost(&mut self.netlink).map_err(KernelMirrorError::Netlink)? else { return Ok(false) };
+        if let Some(losses) = self.losses.iter_mut().find(|losses| losses.device == tunnel.name) {
+            add_lost(losses, lost);
+        }
+        Ok(true)
+    }
+
     /// Counts what the tunnel devices lost, and makes those again that are gone.
     fn tend_tunnels(&mut self) -> Result<Vec<Notice>, KernelMirrorError> {
         let mut notices = Vec::new();
         for at in 0..self.tunnels.len() {
+            if self.count_losses(at)? {
+                continue;
+            }
             let Some(tunnel) = self.tunnels.get_mut(at) else { break };
-            match tunnel.lost(&mut self.netlink).map_err(KernelMirrorError::Netlink)? {
-                Some(lost) => {
-                    let name = &tunnel.name;
-                    if let Some(losses) = self.losses.iter_mut().find(|losses| losses.device == *name) {
-                        add_lost(losses, lost);
-                    }
+            let (kind, device) = (tunnel.kind, tunnel.name.clone());
+            let wanted = tunnels_of(&self.plan.mirror, &self.paths)?;
+            let completes = wanted.iter().any(|(wanted, completes)| *wanted == kind && *completes);
+            match Tunnel::make(&mut self.netlink, &mut self.object, kind, completes) {
+                Ok(again) => {
+                    *tunnel = again;
+                    self.gone.clear();
+                    notices.push(Notice::TunnelMadeAgain { device });
                 }
-                None => {
-                    let (kind, device) = (tunnel.kind, tunnel.name.clone());
-                    let wanted = tunnels_of(&self.plan.mirror, &self.paths)?;
-                    let completes = wanted.iter().any(|(wanted, completes)| *wanted == kind && *completes);
-                    match Tunnel::make(&mut self.netlink, &mut self.object, kind, completes) {
-                        Ok(again) => {
-                            *tunnel = again;
-                            self.gone.clear();
-                            notices.push(Notice::TunnelMadeAgain { device });
-                        }
-                        Err(error) => {
-                            let gone = Notice::TunnelGone { device, cause: error.to_string() };
-                            if !self.gone.contains(&gone) {
-                                notices.push(gone.clone());
-                                self.gone.push(gone);
-                            }
-                        }
+                Err(error) => {
+                    let gone = Notice::TunnelGone { device, cause: error.to_string() };
+                    if !self.gone.contains(&gone) {
+                        notices.push(gone.clone());
+                        self.gone.push(gone);
                     }
                 }
             }

@@ -6,13 +6,11 @@
 
 use super::{
     KernelMirrorError, Path,
+    netlink::{Netlink, Sent},
     programs::{self, ProgramsError},
 };
 use crate::{
-    mirror::{
-        Encapsulation, Mirror, Offload,
-        netlink::{Netlink, Sent},
-    },
+    mirror::{Encapsulation, Mirror, Offload},
     sys::interface,
 };
 use aya::{

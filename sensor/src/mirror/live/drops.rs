@@ -21,7 +21,7 @@ pub(super) struct Drops {
     /// Whether this thread's sockets are the tap.
     taps: bool,
     /// Our index of each interface that sessions apply to, by the kernel's. Looked up anew now and then.
-    devices: BTreeMap<u32, Option<u16>>,
+    devices: BTreeMap<u32, nix::Result<Option<u16>>>,
     counts: DropCounts,
 }
 
@@ -58,8 +58,10 @@ impl Drops {
                 return;
             };
             let interface = *devices.entry(device).or_insert_with(|| works.interface(device));
-            if let Some(interface) = interface {
-                show_drop(&mut works.executor, dropped, interface, *taps, frame_bytes);
+            match interface {
+                Ok(Some(interface)) => show_drop(&mut works.executor, dropped, interface, *taps, frame_bytes),
+                Ok(None) => {}
+                Err(_) => counts.without_interface += 1,
             }
         });
         counts.copied > copied_before
@@ -68,7 +70,11 @@ impl Drops {
     /// Has no more copies made, and shows all that are there.
     pub(super) fn finish(&mut self, works: &mut Works, frame_bytes: &mut Vec<u8>) {
         self.set(false);
-        while self.show(works, frame_bytes) {}
+        for _ in 0..TURNS_MAX {
+            if !self.show(works, frame_bytes) {
+                break;
+            }
+        }
         self.look_again();
     }
 
@@ -115,3 +121,7 @@ fn show_drop(
 
 /// How many copies are taken before it is the taps' turn.
 const DROPS_PER_TURN: usize = FRAMES_AT_ONCE * READS_PER_TURN;
+
+/// More turns than the kernel's memory for copies has room for: at the end no more come, unless the kernel goes on making
+/// them.
+const TURNS_MAX: usize = 1000;
