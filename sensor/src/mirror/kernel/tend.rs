@@ -105,8 +105,13 @@ impl KernelMirror {
             match tunnel.lost(&mut self.netlink).map_err(KernelMirrorError::Netlink)? {
                 Some(lost) => {
                     let name = &tunnel.name;
+                    let direct = tunnel.account.map(|account| self.direct.counted(account)).transpose()?;
                     if let Some(losses) = self.losses.iter_mut().find(|losses| losses.device == *name) {
                         add_lost(losses, lost);
+                        // To the session they are as those that the device had.
+                        let direct = direct.unwrap_or_default();
+                        losses.sent += direct.sent;
+                        losses.dropped += direct.dropped;
                     }
                 }
                 None => {
@@ -114,7 +119,8 @@ impl KernelMirror {
                     let wanted = tunnels_of(&self.plan.mirror, &self.paths)?;
                     let completes = wanted.iter().any(|(wanted, completes)| *wanted == kind && *completes);
                     match Tunnel::make(&mut self.netlink, &mut self.object, kind, completes) {
-                        Ok(again) => {
+                        Ok(mut again) => {
+                            again.account = tunnel.account;
                             *tunnel = again;
                             self.gone.clear();
                             notices.push(Notice::TunnelMadeAgain { device });
