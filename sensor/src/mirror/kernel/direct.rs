@@ -13,19 +13,14 @@ use super::{
     programs::{self, ProgramsError, Words, failed},
 };
 use crate::{
-    mirror::{
-        Encapsulation, Offload, Session, Target, Vni,
-        encapsulate::tunnel_header,
-    },
+    mirror::{Encapsulation, Offload, Session, Target, Vni, encapsulate::tunnel_header},
     sys::{barrier, plain::Plain},
 };
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use flowtap_abi::mirror::{
-    DIRECT_ACCOUNTS, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_WORDS, DirectCounts, DirectPath,
-};
+use flowtap_abi::mirror::{DIRECT_ACCOUNTS, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_WORDS, DirectCounts, DirectPath};
 use std::{collections::HashMap, net::IpAddr};
 
 /// The tables of these ways.

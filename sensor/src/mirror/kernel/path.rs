@@ -92,13 +92,7 @@ impl Path {
 
 impl NextHop {
     /// `None` unless the IP stack would do nothing with a packet but send it there.
-    fn find(
-        netlink: &mut Netlink,
-        address: IpAddr,
-        mark: u32,
-        route: &Route,
-        link: &Link,
-    ) -> io::Result<Option<Self>> {
+    fn find(netlink: &mut Netlink, address: IpAddr, mark: u32, route: &Route, link: &Link) -> io::Result<Option<Self>> {
         let (IpAddr::V4(_), Some(IpAddr::V4(source)), Some(from)) = (address, route.source, link.ether) else {
             return Ok(None);
         };
