@@ -27,8 +27,8 @@ mod yardstick;
 
 use aya_ebpf::{
     bindings::TC_ACT_SHOT,
-    macros::{btf_tracepoint, classifier, fexit, raw_tracepoint},
-    programs::{BtfTracePointContext, FExitContext, RawTracePointContext, TcContext},
+    macros::{btf_tracepoint, classifier, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext, TcContext},
 };
 use flowtap_abi::Direction;
 use headers::Layer;
@@ -91,12 +91,6 @@ fn mirror_link(context: TcContext) -> i32 {
 #[classifier]
 fn mirror_encapsulate(context: TcContext) -> i32 {
     mirror::encapsulate(&context)
-}
-
-/// The kernel has redirected a packet, as a program said.
-#[fexit(function = "skb_do_redirect")]
-fn mirror_redirected(context: FExitContext) -> i32 {
-    mirror::redirected(&context)
 }
 
 /// TCX ingress of our tunnel device: nothing comes in by it, whoever sends to its port.

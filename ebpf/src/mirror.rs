@@ -16,7 +16,6 @@ mod rate;
 mod tables;
 mod target;
 
-pub(crate) use direct::redirected;
 pub(crate) use encapsulate::{cut, encapsulate};
 pub(crate) use link::link;
 

@@ -49,10 +49,6 @@ pub struct MirrorState {
     pub generation: u32,
     /// Index of the device that gives copies a link layer which have none; 0 while there is none.
     pub link_device: u32,
-    /// 1: what becomes of a copy that is redirected is told by a program behind that.
-    pub redirects_told: u32,
-    /// Always zero.
-    pub zero: u32,
 }
 
 /// Destination and source of the Ethernet header that a copy without one gets: locally administered.

@@ -19,15 +19,13 @@ use crate::{
 use aya_ebpf::{
     bindings::{
         BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_STOLEN,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    cty::c_void,
     helpers::generated::{
-        bpf_clone_redirect, bpf_csum_diff, bpf_get_prandom_u32, bpf_redirect, bpf_set_hash_invalid,
-        bpf_skb_adjust_room, bpf_skb_load_bytes, bpf_skb_store_bytes,
+        bpf_clone_redirect, bpf_csum_diff, bpf_get_prandom_u32, bpf_set_hash_invalid, bpf_skb_adjust_room,
+        bpf_skb_load_bytes, bpf_skb_store_bytes,
     },
-    programs::{FExitContext, TcContext},
+    programs::TcContext,
 };
 use core::{hint::black_box, ptr::null_mut};
 use flowtap_abi::{
@@ -38,19 +36,10 @@ use flowtap_abi::{
 /// A frame in words of sixteen bits, as on the wire, and room behind it for zeros.
 pub(crate) type Small = [u16; DIRECT_FRAME_BYTES_MAX as usize / 2 + 16];
 
-/// A copy on its way from one program to the other, [`redirected`].
-#[repr(C)]
-pub(crate) struct Redirected {
-    /// The kernel's address of it; 0 while there is none.
-    skb: u64,
-    account: u32,
-    zero: u32,
-}
-
-/// Sends a copy past the IP stack, if it may go that way: the answer is what the program says of it. `None` if nothing was
-/// done.
+/// Sends a copy past the IP stack, if it may go that way; then whether the device took it is counted already. `None` if
+/// nothing was done.
 #[inline(always)]
-pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Option<i32> {
+pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Option<()> {
     let skb = context.skb.skb;
     let path = tables::direct(slot, number)?;
     let device = usable(path)?;
@@ -74,62 +63,27 @@ pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Op
     if refused != 0 {
         return None;
     }
-    let (bytes, length) = ((&raw const outer).cast(), size_of_val(&outer) as u32);
+    let (bytes, count) = ((&raw const outer).cast(), size_of_val(&outer) as u32);
     // SAFETY: the context is valid, and the bytes are as many as is said.
-    let failed = unsafe { bpf_skb_store_bytes(skb, 0, bytes, length, u64::from(BPF_F_RECOMPUTE_CSUM)) };
+    let failed = unsafe { bpf_skb_store_bytes(skb, 0, bytes, count, u64::from(BPF_F_RECOMPUTE_CSUM)) };
     context.skb.set_mark(COPY_MARK | slot);
     // As behind the tunnel device: of the queues of the device below that one is chosen which the outer headers say.
     // SAFETY: the context is valid, and lets this word be written.
     unsafe { (*skb).queue_mapping = 0 };
     // SAFETY: the context is valid.
     unsafe { bpf_set_hash_invalid(skb) };
-    if failed != 0 {
-        count(path.account, false);
-        return Some(TC_ACT_SHOT);
-    }
-    if tables::are_redirects_told()
-        && let Some(redirected) = tables::redirected()
-    {
-        (redirected.skb, redirected.account) = (skb as u64, path.account);
-        // SAFETY: it takes numbers.
-        return Some(unsafe { bpf_redirect(device, 0) } as i32);
-    }
-    // A clone of it, as then the answer says whether it was taken.
-    // SAFETY: the context is valid.
-    let answer = unsafe { bpf_clone_redirect(skb, device, 0) };
-    count(path.account, is_taken(answer as i32));
-    Some(TC_ACT_STOLEN as i32)
-}
-
-/// What became of a redirected packet. The kernel keeps that to itself where a program's answer was to redirect, so this is
-/// at the end of the function that does it. Others' packets pass here too.
-#[inline(always)]
-pub(crate) fn redirected(context: &FExitContext) -> i32 {
-    let skb: *const c_void = context.arg(0);
-    let answer: i32 = context.arg(1);
-    if let Some(redirected) = tables::redirected()
-        && redirected.skb == skb as u64
-    {
-        redirected.skb = 0;
-        count(redirected.account, is_taken(answer));
-    }
-    0
-}
-
-#[inline(always)]
-fn count(account: u32, is_taken: bool) {
-    let Some(counts) = tables::direct_counts(account) else { return };
+    let is_sent = failed == 0 && {
+        // This way, not as the program's answer: so it is known whether it was taken.
+        // SAFETY: the context is valid.
+        let answer = unsafe { bpf_clone_redirect(skb, device, 0) };
+        // Congestion (2) means that it was taken nevertheless.
+        matches!(answer, 0 | 2)
+    };
+    let counts = tables::direct_counts(path.account)?;
     // SAFETY: a member of the element.
-    let sent = unsafe { &raw mut (*counts).sent };
-    // SAFETY: as above.
-    let dropped = unsafe { &raw mut (*counts).dropped };
-    atomic_add(if is_taken { sent } else { dropped }, 1);
-}
-
-/// Congestion (2) means that it was taken nevertheless.
-#[inline(always)]
-fn is_taken(answer: i32) -> bool {
-    matches!(answer, 0 | 2)
+    let counter = if is_sent { unsafe { &raw mut (*counts).sent } } else { unsafe { &raw mut (*counts).dropped } };
+    atomic_add(counter, 1);
+    Some(())
 }
 
 /// The device, if this copy shall go there.

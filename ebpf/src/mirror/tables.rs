@@ -3,12 +3,7 @@
 //! Two generations stand side by side in every table; see `flowtap_abi::mirror`. What is fixed in size here is a bound of
 //! the configuration, which the sensor refuses to exceed.
 
-use super::{
-    Copy,
-    decide::Walk,
-    direct::{Redirected, Small},
-    facts::Facts,
-};
+use super::{Copy, decide::Walk, direct::Small, facts::Facts};
 use crate::maps::atomic_add;
 use aya_ebpf::{
     bindings::BPF_ANY,
@@ -62,9 +57,6 @@ static MIRROR_TARGETS: Array<MirrorTarget> = Array::with_max_entries(SLOTS * TAR
 static MIRROR_DIRECT: Array<DirectPath> = Array::with_max_entries(SLOTS * TARGETS_OF_SESSION_MAX, 0);
 #[map]
 static MIRROR_DIRECT_COUNTS: PerCpuArray<DirectCounts> = PerCpuArray::with_max_entries(DIRECT_ACCOUNTS, 0);
-/// The copy that this processor redirects, until it is known what became of it.
-#[map]
-static MIRROR_REDIRECTED: PerCpuArray<Redirected> = PerCpuArray::with_max_entries(1, 0);
 /// A small frame whose checksum is looked at.
 #[map]
 static MIRROR_SMALL: PerCpuArray<Small> = PerCpuArray::with_max_entries(1, 0);
@@ -191,24 +183,6 @@ pub(crate) fn direct(slot: u32, number: u32) -> Option<*mut DirectPath> {
 #[inline(always)]
 pub(crate) fn direct_counts(account: u32) -> Option<*mut DirectCounts> {
     MIRROR_DIRECT_COUNTS.get_ptr_mut(account)
-}
-
-/// Whether what becomes of a redirected copy is told by [`super::redirected`].
-#[inline(always)]
-pub(crate) fn are_redirects_told() -> bool {
-    let Some(state) = MIRROR_STATE.get_ptr(0) else { return false };
-    // SAFETY: a member of the element, which exists for as long as the program is loaded.
-    let told = unsafe { &raw const (*state).redirects_told };
-    // SAFETY: it is one aligned word.
-    unsafe { told.read_volatile() != 0 }
-}
-
-/// The processor's own, so nobody else has it.
-#[inline(always)]
-pub(crate) fn redirected() -> Option<&'static mut Redirected> {
-    let redirected = MIRROR_REDIRECTED.get_ptr_mut(0)?;
-    // SAFETY: the element exists for as long as the program is loaded, and any bytes are one.
-    Some(unsafe { &mut *redirected })
 }
 
 /// The processor's own room for one small frame; it is done with before the copy goes on.

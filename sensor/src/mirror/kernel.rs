@@ -34,10 +34,7 @@ pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 
 use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation};
 use crate::{capture::kernel::Device, classify::Classifier, sys::barrier};
-use aya::{
-    Ebpf,
-    programs::{fexit::FExitLink, tc::SchedClassifierLink},
-};
+use aya::{Ebpf, programs::tc::SchedClassifierLink};
 use direct::Direct;
 use flowtap_abi::mirror::{CopyCounts, Unjudged};
 use link::LinkDevice;
@@ -53,8 +50,6 @@ pub struct KernelMirror {
     object: Ebpf,
     tables: Tables,
     direct: Direct,
-    /// The program behind redirected copies, where there can be one.
-    redirects: Option<FExitLink>,
     netlink: Netlink,
     plan: Plan,
     generation: Generation,
@@ -89,15 +84,12 @@ impl KernelMirror {
     /// What the kernel or the caller lacks, or what stands in the way; then nothing is left behind.
     pub fn new(plan: Plan, sizes: &MirrorSizes) -> Result<Self, KernelMirrorError> {
         let mut object = programs::load(sizes, taps::bare(&plan.mirror))?;
-        let mut tables = Tables::new(&mut object)?;
+        let tables = Tables::new(&mut object)?;
         let direct = Direct::new(&mut object)?;
-        let redirects = programs::watch_redirects(&mut object);
-        tables.set_redirects_told(redirects.is_some())?;
         let mut this = Self {
             object,
             tables,
             direct,
-            redirects,
             netlink: Netlink::open().map_err(KernelMirrorError::Netlink)?,
             plan: Plan { mirror: Mirror::default(), vnis: Vec::new(), classifier: Classifier::default() },
             generation: Generation::default(),
@@ -266,8 +258,6 @@ impl Drop for KernelMirror {
             // Nobody is left to be told; a device that stays is known as ours next time.
             tunnel.remove(&mut self.netlink).unwrap_or_default();
         }
-        // Now nothing is redirected any more.
-        drop(self.redirects.take());
     }
 }
 

@@ -2,11 +2,10 @@
 
 use crate::{capture::kernel::OBJECT, sys::plain::Plain};
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader,
     maps::{Map, MapError},
     programs::{
-        FExit, LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        fexit::FExitLink,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{SchedClassifierLink, TcAttachOptions},
     },
 };
@@ -95,16 +94,6 @@ pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<Ebpf, ProgramsErro
         classifier(&mut object, name)?;
     }
     Ok(object)
-}
-
-/// Attaches the program that sees what becomes of redirected copies; `None` where the kernel's functions can't be watched,
-/// and the dearer way of sending them that tells it must do.
-pub(super) fn watch_redirects(object: &mut Ebpf) -> Option<FExitLink> {
-    let types = Btf::from_sys_fs().ok()?;
-    let program: &mut FExit = object.program_mut("mirror_redirected")?.try_into().ok()?;
-    program.load("skb_do_redirect", &types).ok()?;
-    let link = program.attach().ok()?;
-    program.take_link(link).ok()
 }
 
 /// Whether interfaces without link layer may be mirrored. The verifier takes a second or more for them.

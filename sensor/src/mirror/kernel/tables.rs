@@ -126,11 +126,6 @@ impl Tables {
         self.change_state(|state| state.link_device = index)
     }
 
-    /// Says whether a program tells what becomes of redirected copies.
-    pub(super) fn set_redirects_told(&mut self, are_told: bool) -> Result<(), ProgramsError> {
-        self.change_state(|state| state.redirects_told = are_told.into())
-    }
-
     fn change_state(&mut self, change: impl FnOnce(&mut MirrorState)) -> Result<(), ProgramsError> {
         let Plain(mut state) = self.state.get(&0, 0).map_err(failed("MIRROR_STATE"))?;
         change(&mut state);
