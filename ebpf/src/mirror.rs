@@ -7,6 +7,7 @@
 //! many as its segments.
 
 mod decide;
+mod direct;
 mod encapsulate;
 mod facts;
 mod link;

@@ -245,6 +245,42 @@ pub struct MirrorTarget {
     pub zero: u32,
 }
 
+/// The way of a target's small copies past the IP stack: out of a device, to a neighbour there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "bytemuck", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct DirectPath {
+    /// Index of the device that they leave by; 0 while there is no such way.
+    pub device: u32,
+    /// The longest frame that may be taken, at most [`DIRECT_FRAME_BYTES_MAX`].
+    pub frame_bytes_max: u32,
+    /// 1: the next copy goes by the tunnel device, whoever it is, so that the kernel goes on knowing the neighbour.
+    pub ask: u32,
+    /// Which [`DirectCounts`] they are counted in.
+    pub account: u32,
+    /// The outer headers in the order of the wire, Ethernet to VXLAN: what differs from copy to copy is zero. A last word
+    /// fills up.
+    pub head: [u16; DIRECT_HEAD_WORDS + 1],
+}
+
+/// Words of sixteen bits in the outer headers: Ethernet, IPv4, UDP, VXLAN.
+pub const DIRECT_HEAD_WORDS: usize = (14 + 20 + 8 + 8) / 2;
+/// The longest frame that is copied past the IP stack: its checksum is looked at, and that must not take long.
+pub const DIRECT_FRAME_BYTES_MAX: u32 = 256;
+/// Accounts of what went past the IP stack: for the tunnel devices of both generations.
+pub const DIRECT_ACCOUNTS: u32 = 2 * TUNNEL_PORTS_MAX as u32;
+
+/// What went past the IP stack in place of one tunnel device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "bytemuck", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct DirectCounts {
+    /// Frames that the device took.
+    pub sent: u64,
+    /// Frames that it did not take, as for want of room.
+    pub dropped: u64,
+}
+
 /// What became of copies that a rule asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
@@ -323,6 +359,8 @@ const _: () = {
     assert!(size_of::<KnownAddress>() == 24);
     assert!(size_of::<MirrorSession>() == 56);
     assert!(size_of::<MirrorTarget>() == 56);
+    assert!(size_of::<DirectPath>() == 68);
+    assert!(size_of::<DirectCounts>() == 16);
     assert!(size_of::<CopyCounts>() == 160);
     // A mark has room for every slot of both generations.
     assert!(2 * SESSIONS_MAX <= !COPY_MARK_MASK);

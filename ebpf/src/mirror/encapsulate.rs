@@ -4,33 +4,34 @@
 //! Authority: RFC 7348 (VXLAN) and RFC 8926 (GENEVE), whose headers the kernel's own device writes; RFC 791 and RFC 768
 //! for the outer lengths.
 
-use super::tables;
+use super::{direct, tables};
 use crate::headers::{Bytes, Frame, Layer, UDP};
 use aya_ebpf::{
     bindings::{
-        BPF_F_DONT_FRAGMENT, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_tunnel_key,
+        BPF_F_DONT_FRAGMENT, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC,
+        bpf_tunnel_key,
     },
     helpers::generated::{bpf_set_hash, bpf_skb_change_tail, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
 use flowtap_abi::mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, MirrorTarget};
 
-/// Gives a copy its tunnel key. Anything that is none of ours is dropped: nothing else has a way out of this device.
+/// Gives a copy its tunnel key, unless it can go without ([`direct`]). Anything that is none of ours is dropped: nothing else has a way out of this device.
 #[inline(always)]
 pub(crate) fn encapsulate(context: &TcContext) -> i32 {
-    match keyed(context) {
-        Some(()) => TC_ACT_UNSPEC,
-        None => TC_ACT_SHOT,
-    }
+    encapsulated(context).unwrap_or(TC_ACT_SHOT)
 }
 
 #[inline(always)]
-fn keyed(context: &TcContext) -> Option<()> {
+fn encapsulated(context: &TcContext) -> Option<i32> {
     let skb = context.skb.skb;
     // SAFETY: the context is valid for as long as the program runs.
     let [magic, slot, number, flow, _] = unsafe { (*skb).cb };
     if magic != COPY_MAGIC {
         return None;
+    }
+    if direct::send(context, slot, number, flow).is_some() {
+        return Some(TC_ACT_STOLEN as i32);
     }
     let session = tables::session(slot)?;
     let target = tables::target(slot, number)?;
@@ -45,7 +46,7 @@ fn keyed(context: &TcContext) -> Option<()> {
     // SAFETY: the context is valid.
     unsafe { bpf_set_hash(skb, flow) };
     context.skb.set_mark(COPY_MARK | slot);
-    Some(())
+    Some(TC_ACT_UNSPEC)
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 //! Two generations stand side by side in every table; see `flowtap_abi::mirror`. What is fixed in size here is a bound of
 //! the configuration, which the sensor refuses to exceed.
 
-use super::{Copy, decide::Walk, facts::Facts};
+use super::{Copy, decide::Walk, direct::Small, facts::Facts};
 use crate::maps::atomic_add;
 use aya_ebpf::{
     bindings::BPF_ANY,
@@ -16,9 +16,9 @@ use aya_ebpf::{
 use flowtap_abi::{
     Direction, FragmentKey, FragmentPorts, GENERATIONS,
     mirror::{
-        Buckets, CopyCounts, CopyOutcome, INTERVALS_MAX, Interval, KnownAddress, LISTS_MAX, MirrorRule, MirrorSession,
-        MirrorState, MirrorTarget, PROTOCOLS, PrefixV4, PrefixV6, RULES_TOTAL_MAX, RuleList, RuleSet, SESSIONS_MAX,
-        SETS_MAX, TARGETS_OF_SESSION_MAX, Unjudged, list_key,
+        Buckets, CopyCounts, CopyOutcome, DIRECT_ACCOUNTS, DirectCounts, DirectPath, INTERVALS_MAX, Interval,
+        KnownAddress, LISTS_MAX, MirrorRule, MirrorSession, MirrorState, MirrorTarget, PROTOCOLS, PrefixV4, PrefixV6,
+        RULES_TOTAL_MAX, RuleList, RuleSet, SESSIONS_MAX, SETS_MAX, TARGETS_OF_SESSION_MAX, Unjudged, list_key,
     },
 };
 
@@ -52,6 +52,14 @@ static MIRROR_KNOWN: HashMap<KnownAddress, u32> = HashMap::with_max_entries(PLAC
 static MIRROR_SESSIONS: Array<MirrorSession> = Array::with_max_entries(SLOTS, 0);
 #[map]
 static MIRROR_TARGETS: Array<MirrorTarget> = Array::with_max_entries(SLOTS * TARGETS_OF_SESSION_MAX, 0);
+/// As the targets.
+#[map]
+static MIRROR_DIRECT: Array<DirectPath> = Array::with_max_entries(SLOTS * TARGETS_OF_SESSION_MAX, 0);
+#[map]
+static MIRROR_DIRECT_COUNTS: PerCpuArray<DirectCounts> = PerCpuArray::with_max_entries(DIRECT_ACCOUNTS, 0);
+/// A small frame whose checksum is looked at.
+#[map]
+static MIRROR_SMALL: PerCpuArray<Small> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static MIRROR_BUCKETS: Array<Buckets> = Array::with_max_entries(SLOTS, 0);
 /// By slot and direction.
@@ -164,6 +172,26 @@ pub(crate) fn session(slot: u32) -> Option<&'static MirrorSession> {
 #[inline(always)]
 pub(crate) fn target(slot: u32, number: u32) -> Option<&'static MirrorTarget> {
     MIRROR_TARGETS.get(slot * TARGETS_OF_SESSION_MAX + number)
+}
+
+/// The way past the IP stack of a target's small copies. User space changes it only while it leads nowhere.
+#[inline(always)]
+pub(crate) fn direct(slot: u32, number: u32) -> Option<*mut DirectPath> {
+    MIRROR_DIRECT.get_ptr_mut(slot * TARGETS_OF_SESSION_MAX + number)
+}
+
+#[inline(always)]
+pub(crate) fn direct_counts(account: u32) -> Option<*mut DirectCounts> {
+    MIRROR_DIRECT_COUNTS.get_ptr_mut(account)
+}
+
+/// The processor's own room for one small frame; it is done with before the copy goes on.
+#[inline(always)]
+pub(crate) fn small() -> Option<&'static mut Small> {
+    let small = MIRROR_SMALL.get_ptr_mut(0)?;
+    // SAFETY: the element exists for as long as the program is loaded, any bytes are one, and programs that run inside this
+    // one are no more copies on their way out.
+    Some(unsafe { &mut *small })
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@
 //! so were the rest of the choices here.
 
 mod counters;
+mod direct;
 mod link;
 mod netlink;
 mod path;
@@ -34,6 +35,7 @@ pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation};
 use crate::{capture::kernel::Device, classify::Classifier, sys::barrier};
 use aya::{Ebpf, programs::tc::SchedClassifierLink};
+use direct::Direct;
 use flowtap_abi::mirror::{CopyCounts, Unjudged};
 use link::LinkDevice;
 use netlink::Netlink;
@@ -47,6 +49,7 @@ use tunnel::{Tunnel, tunnels_of};
 pub struct KernelMirror {
     object: Ebpf,
     tables: Tables,
+    direct: Direct,
     netlink: Netlink,
     plan: Plan,
     generation: Generation,
@@ -83,9 +86,11 @@ impl KernelMirror {
         let bare = taps::bare(&plan.mirror);
         let mut object = programs::load(sizes, bare)?;
         let tables = Tables::new(&mut object)?;
+        let direct = Direct::new(&mut object)?;
         let mut this = Self {
             object,
             tables,
+            direct,
             netlink: Netlink::open().map_err(KernelMirrorError::Netlink)?,
             plan: Plan { mirror: Mirror::default(), vnis: Vec::new(), classifier: Classifier::default() },
             generation: Generation::default(),
@@ -151,7 +156,9 @@ impl KernelMirror {
         let wanted = tunnels_of(&plan.mirror, &paths)?;
         for (kind, completes) in &wanted {
             if !self.tunnels.iter().any(|tunnel| tunnel.kind == *kind) {
-                let tunnel = Tunnel::make(&mut self.netlink, &mut self.object, *kind, *completes)?;
+                let mut tunnel = Tunnel::make(&mut self.netlink, &mut self.object, *kind, *completes)?;
+                let taken: Vec<u32> = self.tunnels.iter().filter_map(|tunnel| tunnel.account).collect();
+                tunnel.account = self.direct.open(&taken)?;
                 // One that was there before, and comes back, has its losses already.
                 if !self.losses.iter().any(|losses| losses.device == tunnel.name) {
                     self.losses.push(TunnelLosses { device: tunnel.name.clone(), ..TunnelLosses::default() });

@@ -2,14 +2,21 @@
 //!
 //! Authority: rtnetlink(7). One request at a time, and its answer.
 
+mod neighbour;
+
+pub(super) use neighbour::Ether;
+
 use flowtap_abi::choice::SOURCE_PORTS;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64},
-    route::{RouteAttribute, RouteMessage, RouteMetric},
+    link::{
+        InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+        Stats64,
+    },
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::{io, net::IpAddr, num::NonZeroU16};
@@ -21,6 +28,8 @@ use crate::mirror::Encapsulation;
 pub(super) struct Netlink {
     socket: Socket,
     sequence: u32,
+    /// Where there may be IPsec.
+    policies: Option<Socket>,
 }
 
 /// A device, as far as it matters here.
@@ -33,6 +42,8 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     /// Whether it stands for something on a bus: a card.
     pub(super) is_physical: bool,
+    /// Its address, if it is an Ethernet device that has a carrier and looks neighbours up.
+    pub(super) ether: Option<Ether>,
     /// What it encapsulates in and at which UDP port, if it does that by packet metadata.
     pub(super) tunnel: Option<(Encapsulation, u16)>,
     pub(super) sent: Sent,
@@ -52,6 +63,12 @@ pub(super) struct Route {
     pub(super) device: u32,
     /// What the route itself says, learned or configured.
     pub(super) mtu: Option<u32>,
+    /// Whether it leads to one host, elsewhere.
+    pub(super) is_unicast: bool,
+    /// The address that packets leave with.
+    pub(super) source: Option<IpAddr>,
+    /// The router, if there is one on the way.
+    pub(super) gateway: Option<IpAddr>,
 }
 
 impl Netlink {
@@ -59,7 +76,7 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, policies: neighbour::policies()? })
     }
 
     /// Makes a tunnel device that takes VNI and target from each packet, and learns nothing. A VXLAN device takes its
@@ -143,18 +160,23 @@ impl Netlink {
 
     /// Where packets to `address` that carry `mark` leave the host.
     pub(super) fn route(&mut self, address: IpAddr, mark: u32) -> io::Result<Route> {
-        let mut message = RouteMessage::default();
-        (message.header.address_family, message.header.destination_prefix_length) = match address {
-            IpAddr::V4(_) => (AddressFamily::Inet, 32),
-            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
-        };
-        message.attributes = vec![RouteAttribute::Destination(address.into()), RouteAttribute::Mark(mark)];
-        let answers = self.ask(RouteNetlinkMessage::GetRoute(message), 0)?;
+        let answers = self.ask_route(address, mark, RouteFlags::empty())?;
         let route = answers.iter().find_map(|answer| match answer {
             RouteNetlinkMessage::NewRoute(route) => as_route(route),
             _ => None,
         });
         route.ok_or_else(|| io::Error::from(io::ErrorKind::NetworkUnreachable))
+    }
+
+    fn ask_route(&mut self, address: IpAddr, mark: u32, flags: RouteFlags) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut message = RouteMessage::default();
+        (message.header.address_family, message.header.destination_prefix_length) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        message.header.flags = flags;
+        message.attributes = vec![RouteAttribute::Destination(address.into()), RouteAttribute::Mark(mark)];
+        self.ask(RouteNetlinkMessage::GetRoute(message), 0)
     }
 
     fn one_link(&mut self, message: LinkMessage) -> io::Result<Option<Link>> {
@@ -219,8 +241,12 @@ fn as_link(message: &RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let header = &message.header;
     let mut link = Link { index: header.index, is_up: header.flags.contains(LinkFlags::Up), ..Link::default() };
+    let resolves = header.link_layer_type == LinkLayerType::Ether
+        && header.flags.contains(LinkFlags::LowerUp)
+        && !header.flags.contains(LinkFlags::Noarp);
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::Address(bytes) if resolves => link.ether = Ether::try_from(bytes.as_slice()).ok(),
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
@@ -265,5 +291,15 @@ fn as_route(route: &RouteMessage) -> Option<Route> {
         }),
         _ => None,
     });
-    Some(Route { device, mtu })
+    let mut found =
+        Route { device, mtu, is_unicast: route.header.kind == RouteType::Unicast, source: None, gateway: None };
+    for part in &route.attributes {
+        match part {
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => found.source = Some((*address).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => found.gateway = Some((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => found.gateway = Some((*address).into()),
+            _ => {}
+        }
+    }
+    Some(found)
 }

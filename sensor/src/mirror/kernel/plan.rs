@@ -1,7 +1,7 @@
 //! What is mirrored, and how the programs are told: sessions and targets in the words of their tables.
 
 use super::{
-    KernelMirror, KernelMirrorError, Path,
+    KernelMirror, KernelMirrorError, Path, direct,
     tables::{Generation, widened},
     taps::is_idle,
     tunnel::{TunnelKind, tunnels_of},
@@ -13,7 +13,10 @@ use crate::{
 use flowlog::record::TrafficClass;
 use flowtap_abi::{
     choice,
-    mirror::{Buckets, COST_SHIFT, Cost, MirrorSession, MirrorTarget, TUNNEL_PORTS_MAX, known},
+    mirror::{
+        Buckets, COST_SHIFT, Cost, DirectPath, MirrorSession, MirrorTarget, TARGETS_OF_SESSION_MAX, TUNNEL_PORTS_MAX,
+        known,
+    },
 };
 
 /// What is mirrored, and what the rules need to know of the host.
@@ -80,7 +83,7 @@ impl KernelMirror {
         for target in plan.mirror.targets() {
             self.tables.write_known(next, target.address, known::TARGET)?;
         }
-        self.write_targets(next, &plan.mirror, paths, healthy)?;
+        self.write_targets(next, (&plan.mirror, &plan.vnis), paths, healthy)?;
         for tap in self.taps.values().filter(|tap| !is_idle(&plan.mirror, &tap.device.name)) {
             self.tables.write_interface(next, &plan.mirror, &tap.device.name, tap.device.index)?;
         }
@@ -89,8 +92,8 @@ impl KernelMirror {
 
     pub(super) fn write_all_targets(&mut self) -> Result<(), KernelMirrorError> {
         let (generation, mirror) = (std::mem::take(&mut self.generation), self.plan.mirror.clone());
-        let (paths, healthy) = (self.paths.clone(), self.healthy.clone());
-        let written = self.write_targets(&generation, &mirror, &paths, &healthy);
+        let (vnis, paths, healthy) = (self.plan.vnis.clone(), self.paths.clone(), self.healthy.clone());
+        let written = self.write_targets(&generation, (&mirror, &vnis), &paths, &healthy);
         self.generation = generation;
         written
     }
@@ -98,10 +101,11 @@ impl KernelMirror {
     fn write_targets(
         &mut self,
         generation: &Generation,
-        mirror: &Mirror,
+        (mirror, vnis): (&Mirror, &[Vni]),
         paths: &[Option<Path>],
         healthy: &[bool],
     ) -> Result<(), KernelMirrorError> {
+        let mut direct = Vec::new();
         for (index, session) in (0..).zip(mirror.sessions()) {
             let taps = self.taps.values().filter(|tap| session.interface.matches(&tap.device.name));
             // A tag may come on top of what the interface's MTU says.
@@ -109,13 +113,15 @@ impl KernelMirror {
             for (number, (at, target)) in (0..).zip(mirror.targets_of(session)) {
                 let path = paths.get(usize::from(at)).and_then(Option::as_ref);
                 let kind = TunnelKind { encapsulation: target.encapsulation, port: target.port };
-                let device = self.tunnels.iter().find(|tunnel| tunnel.kind == kind).map_or(0, |tunnel| tunnel.index);
+                let tunnel = self.tunnels.iter().find(|tunnel| tunnel.kind == kind);
+                let device = tunnel.map_or(0, |tunnel| tunnel.index);
                 let frame_bytes_max = match (session.packet_length, path) {
                     // What is cut fits, or is cut where it is fragmented.
                     (Some(_), _) | (None, None) => u32::MAX,
                     (None, Some(path)) => path.frame_bytes_max,
                 };
                 let fits = path.is_some_and(|path| largest <= path.frame_bytes_max);
+                let dont_fragment = fits || (session.too_big == TooBig::Skip && session.packet_length.is_none());
                 let (address, version) = widened(target.address);
                 let written = MirrorTarget {
                     identity: balance::identity(target.address, target.port.get()),
@@ -125,15 +131,16 @@ impl KernelMirror {
                     device,
                     healthy: healthy.get(usize::from(at)).copied().unwrap_or(true).into(),
                     frame_bytes_max,
-                    dont_fragment: u32::from(
-                        fits || (session.too_big == TooBig::Skip && session.packet_length.is_none()),
-                    ),
+                    dont_fragment: dont_fragment.into(),
                     zero: 0,
                 };
                 self.tables.write_target(generation.slot(index), number, &written)?;
+                let way = direct::way(session, vnis.get(usize::from(index)), target, path, dont_fragment);
+                let way = tunnel.and_then(|tunnel| Some(DirectPath { account: tunnel.account?, ..way? }));
+                direct.push((generation.slot(index) * TARGETS_OF_SESSION_MAX + number, way.unwrap_or_default()));
             }
         }
-        Ok(())
+        self.direct.write(&direct)
     }
 }
 

@@ -104,8 +104,12 @@ impl KernelMirror {
     pub(super) fn count_losses(&mut self, at: usize) -> Result<bool, KernelMirrorError> {
         let Some(tunnel) = self.tunnels.get_mut(at) else { return Ok(false) };
         let Some(lost) = tunnel.lost(&mut self.netlink).map_err(KernelMirrorError::Netlink)? else { return Ok(false) };
+        let direct = tunnel.account.map(|account| self.direct.counted(account)).transpose()?.unwrap_or_default();
         if let Some(losses) = self.losses.iter_mut().find(|losses| losses.device == tunnel.name) {
             add_lost(losses, lost);
+            // To the session they are as those that the device had.
+            losses.sent += direct.sent;
+            losses.dropped += direct.dropped;
         }
         Ok(true)
     }
@@ -122,7 +126,8 @@ impl KernelMirror {
             let wanted = tunnels_of(&self.plan.mirror, &self.paths)?;
             let completes = wanted.iter().any(|(wanted, completes)| *wanted == kind && *completes);
             match Tunnel::make(&mut self.netlink, &mut self.object, kind, completes) {
-                Ok(again) => {
+                Ok(mut again) => {
+                    again.account = tunnel.account;
                     *tunnel = again;
                     self.gone.clear();
                     notices.push(Notice::TunnelMadeAgain { device });

@@ -6,6 +6,7 @@
 mod alike;
 mod bare;
 mod copies;
+mod direct;
 mod frames;
 mod harm;
 mod net;

@@ -35,6 +35,8 @@ pub(super) struct Tunnel {
     pub(super) kind: TunnelKind,
     pub(super) name: String,
     pub(super) index: u32,
+    /// Where copies are counted that go past it; `None` if all of them are in use.
+    pub(super) account: Option<u32>,
     /// What the device had sent and lost when it was last asked.
     before: Sent,
     /// Held so that the programs stay attached.
@@ -154,7 +156,7 @@ impl Tunnel {
             Some(libc::EADDRINUSE) => TunnelError::PortInUse { port: kind.port },
             _ => failed(error),
         })?;
-        Ok(Self { kind, name: name.to_owned(), index, before: Sent::default(), _programs: programs })
+        Ok(Self { kind, name: name.to_owned(), index, account: None, before: Sent::default(), _programs: programs })
     }
 
     /// What was lost behind the device since this was last asked; `None` if the device is gone.
