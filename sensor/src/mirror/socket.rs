@@ -1,5 +1,5 @@
 //! The way to one target: raw sockets, so that every copy has the source port of its flow, and whole frames where the next
-//! hop is sure ([`super::frames`]).
+//! hop is sure (`frames.rs`).
 //!
 //! A raw socket (raw(7)) takes UDP datagrams with the header that we write; the kernel writes the IP header, routes, and
 //! fragments where it is let. There are two, since that is a property of the socket: one whose packets must not be
