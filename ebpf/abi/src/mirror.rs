@@ -31,6 +31,8 @@ pub const PROTOCOLS: u32 = 256;
 pub const COPY_MARK: u32 = 0xf10a_7000;
 /// Which bits of a mark these are. The lower ones are the session's slot.
 pub const COPY_MARK_MASK: u32 = 0xffff_f000;
+/// In a mark: a small copy past the IP stack, whose lower bits are not a slot but the account it is counted in.
+pub const COPY_DIRECT: u32 = 0x800;
 /// First word of the control block of a copy on its way to our tunnel device.
 pub const COPY_MAGIC: u32 = 0x7461_7043;
 
@@ -267,17 +269,18 @@ pub struct DirectPath {
 pub const DIRECT_HEAD_WORDS: usize = (14 + 20 + 8 + 8) / 2;
 /// The longest frame that is copied past the IP stack: its checksum is looked at, and that must not take long.
 pub const DIRECT_FRAME_BYTES_MAX: u32 = 256;
-/// Accounts of what went past the IP stack: for the tunnel devices of both generations.
-pub const DIRECT_ACCOUNTS: u32 = 2 * TUNNEL_PORTS_MAX as u32;
+/// Accounts of what went past the IP stack. A tunnel device has the one that the rest of its index by this number says, so
+/// that of two programs in one network namespace each knows its own.
+pub const DIRECT_ACCOUNTS: u32 = 1 << 10;
 
 /// What went past the IP stack in place of one tunnel device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "bytemuck", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct DirectCounts {
-    /// Frames that the device took.
-    pub sent: u64,
-    /// Frames that it did not take, as for want of room.
+    /// Frames that were handed to the device.
+    pub handed: u64,
+    /// Frames of these that were dropped on the way out, as for want of room.
     pub dropped: u64,
 }
 
@@ -363,7 +366,9 @@ const _: () = {
     assert!(size_of::<DirectCounts>() == 16);
     assert!(size_of::<CopyCounts>() == 160);
     // A mark has room for every slot of both generations.
-    assert!(2 * SESSIONS_MAX <= !COPY_MARK_MASK);
+    assert!(2 * SESSIONS_MAX <= COPY_DIRECT);
+    assert!(DIRECT_ACCOUNTS < COPY_DIRECT);
+    assert!(COPY_DIRECT & COPY_MARK_MASK == 0);
     assert!(COPY_MARK & !COPY_MARK_MASK == 0);
     // Every rule brings at most two bounds of intervals, and the search halves what is left at each step.
     assert!(2 * RULES_MAX < 1 << INTERVAL_STEPS);

@@ -19,10 +19,10 @@ use crate::{
 use aya_ebpf::{
     bindings::{
         BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::generated::{
-        bpf_clone_redirect, bpf_csum_diff, bpf_get_prandom_u32, bpf_set_hash_invalid, bpf_skb_adjust_room,
+        bpf_csum_diff, bpf_get_prandom_u32, bpf_redirect, bpf_set_hash_invalid, bpf_skb_adjust_room,
         bpf_skb_load_bytes, bpf_skb_store_bytes,
     },
     programs::TcContext,
@@ -30,16 +30,15 @@ use aya_ebpf::{
 use core::{hint::black_box, ptr::null_mut};
 use flowtap_abi::{
     choice,
-    mirror::{COPY_MARK, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_WORDS, DirectPath},
+    mirror::{COPY_DIRECT, COPY_MARK, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_WORDS, DirectPath},
 };
 
 /// A frame in words of sixteen bits, as on the wire, and room behind it for zeros.
 pub(crate) type Small = [u16; DIRECT_FRAME_BYTES_MAX as usize / 2 + 16];
 
-/// Sends a copy past the IP stack, if it may go that way; then whether the device took it is counted already. `None` if
-/// nothing was done.
+/// Sends a copy past the IP stack, if it may go that way: what the program shall answer. `None` if nothing was done.
 #[inline(always)]
-pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Option<()> {
+pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Option<i32> {
     let skb = context.skb.skb;
     let path = tables::direct(slot, number)?;
     let device = usable(path)?;
@@ -66,24 +65,21 @@ pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Op
     let (bytes, count) = ((&raw const outer).cast(), size_of_val(&outer) as u32);
     // SAFETY: the context is valid, and the bytes are as many as is said.
     let failed = unsafe { bpf_skb_store_bytes(skb, 0, bytes, count, u64::from(BPF_F_RECOMPUTE_CSUM)) };
-    context.skb.set_mark(COPY_MARK | slot);
+    if failed != 0 {
+        return Some(TC_ACT_SHOT);
+    }
     // As behind the tunnel device: of the queues of the device below that one is chosen which the outer headers say.
     // SAFETY: the context is valid, and lets this word be written.
     unsafe { (*skb).queue_mapping = 0 };
     // SAFETY: the context is valid.
     unsafe { bpf_set_hash_invalid(skb) };
-    let is_sent = failed == 0 && {
-        // This way, not as the program's answer: so it is known whether it was taken.
-        // SAFETY: the context is valid.
-        let answer = unsafe { bpf_clone_redirect(skb, device, 0) };
-        // Congestion (2) means that it was taken nevertheless.
-        matches!(answer, 0 | 2)
-    };
     let counts = tables::direct_counts(path.account)?;
+    // From here on its loss is counted by its mark, and taken from those that were handed on.
+    context.skb.set_mark(COPY_MARK | COPY_DIRECT | path.account);
     // SAFETY: a member of the element.
-    let counter = if is_sent { unsafe { &raw mut (*counts).sent } } else { unsafe { &raw mut (*counts).dropped } };
-    atomic_add(counter, 1);
-    Some(())
+    atomic_add(unsafe { &raw mut (*counts).handed }, 1);
+    // SAFETY: the helper takes numbers alone.
+    Some(unsafe { bpf_redirect(device, 0) } as i32)
 }
 
 /// The device, if this copy shall go there.
