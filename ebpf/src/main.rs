@@ -125,8 +125,8 @@ fn verdict_raw(context: RawTracePointContext) -> i32 {
 }
 
 /// The kernel frees a packet: it may be a small copy on its way out.
-#[raw_tracepoint(tracepoint = "kfree_skb")]
-fn mirror_lost(context: RawTracePointContext) -> i32 {
+#[btf_tracepoint(function = "kfree_skb")]
+fn mirror_lost(context: BtfTracePointContext) -> i32 {
     mirror::lost(&context)
 }
 

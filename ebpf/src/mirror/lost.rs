@@ -8,8 +8,9 @@
 use super::tables;
 use crate::{
     maps::atomic_add,
-    skb::{Arguments, SKB_DEVICE, SKB_MARK, WATCHED_NAMESPACE, field, global, namespace_of},
+    skb::{SKB_DEVICE, SKB_MARK, WATCHED_NAMESPACE, field, global, namespace_of},
 };
+use aya_ebpf::programs::BtfTracePointContext;
 use flowtap_abi::mirror::{COPY_DIRECT, COPY_MARK, COPY_MARK_MASK};
 
 /// Number of the reason for what a packet socket has no room for: what it was handed is a clone, and the copy goes on.
@@ -18,19 +19,22 @@ static PACKET_SOCKET: u32 = 0;
 
 /// Counts a packet that is freed, if it is such a copy.
 #[inline(always)]
-pub(crate) fn lost(context: &impl Arguments) -> i32 {
-    count(context.argument(0), context.argument(2) as u32).unwrap_or_default();
+pub(crate) fn lost(context: &BtfTracePointContext) -> i32 {
+    count(context.arg(0), context.arg(2)).unwrap_or_default();
     0
 }
 
 /// `None` means that the packet is none of ours.
 #[inline(always)]
-fn count(skb: u64, reason: u32) -> Option<()> {
-    let mark: u32 = field(skb, &SKB_MARK)?;
+fn count(skb: *const u32, reason: u32) -> Option<()> {
+    // Nearly every packet that comes here is none of ours, so this is read in place: the verifier knows what the argument is.
+    let mark = skb.wrapping_byte_add(global(&SKB_MARK) as usize);
+    // SAFETY: the loader has set the offset of that member.
+    let mark = unsafe { mark.read() };
     if mark & (COPY_MARK_MASK | COPY_DIRECT) != COPY_MARK | COPY_DIRECT || reason == global(&PACKET_SOCKET) {
         return None;
     }
-    let device: u64 = field(skb, &SKB_DEVICE)?;
+    let device: u64 = field(skb as u64, &SKB_DEVICE)?;
     if namespace_of(device)? != global(&WATCHED_NAMESPACE) {
         return None;
     }

@@ -23,8 +23,8 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use flowtap_abi::mirror::{DIRECT_ACCOUNTS, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_WORDS, DirectCounts, DirectPath};
-use std::{collections::HashMap, net::IpAddr};
+use flowtap_abi::mirror::{DIRECT_ACCOUNTS, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_BYTES, DirectCounts, DirectPath};
+use std::{collections::HashMap, net::IpAddr, ops::Range};
 
 /// The tables of these ways.
 pub(super) struct Direct {
@@ -134,7 +134,7 @@ pub(super) fn way(
     if target.encapsulation != Encapsulation::Vxlan || session.packet_length.is_some() || is_left_to_a_card {
         return None;
     }
-    let mut bytes = Vec::with_capacity(2 * DIRECT_HEAD_WORDS);
+    let mut bytes = Vec::with_capacity(DIRECT_HEAD_BYTES);
     bytes.extend(next_hop.to);
     bytes.extend(next_hop.from);
     bytes.extend(ETHER_TYPE);
@@ -149,19 +149,25 @@ pub(super) fn way(
     bytes.extend(target.port.get().to_be_bytes());
     bytes.extend([0, 0, 0, 0]);
     bytes.extend(tunnel_header(Encapsulation::Vxlan, *vni));
-    let mut head = [0; DIRECT_HEAD_WORDS + 1];
-    for (word, pair) in head.iter_mut().zip(bytes.chunks_exact(2)) {
-        *word = u16::from_ne_bytes(pair.try_into().ok()?);
+    bytes.resize(DIRECT_HEAD_BYTES, 0);
+    let words = bytes.get(IP_HEADER)?.as_chunks().0;
+    let mut head = [0; DIRECT_HEAD_BYTES / 8];
+    for (word, of_it) in head.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u64::from_ne_bytes(*of_it);
     }
     Some(DirectPath {
         device: path.device,
         frame_bytes_max: DIRECT_FRAME_BYTES_MAX.min(path.frame_bytes_max),
         ask: 1,
         account: 0,
+        sum: words.iter().map(|word| u32::from(u16::from_ne_bytes(*word))).sum(),
+        identifies: u32::from(!dont_fragment),
         head,
     })
 }
 
+/// Where the outer one is.
+const IP_HEADER: Range<usize> = 14..34;
 const ETHER_TYPE: [u8; 2] = [8, 0];
 const DONT_FRAGMENT: [u8; 2] = [0x40, 0];
 /// As the tunnel device's copies have it.

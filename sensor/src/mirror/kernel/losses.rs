@@ -3,7 +3,7 @@
 
 use super::programs::ProgramsError;
 use crate::capture::kernel::{Btf, DropReasons, KERNEL_BTF, LOSS_OFFSETS, offsets, own_namespace};
-use aya::{Ebpf, programs::RawTracePoint};
+use aya::{Ebpf, programs::BtfTracePoint};
 use std::path::Path;
 
 /// Its globals: where the running kernel has what it reads, which network namespace is ours, and which drops are none.
@@ -21,9 +21,10 @@ pub(super) fn globals() -> Option<Vec<(&'static str, u32)>> {
 pub(super) fn attach(object: &mut Ebpf) -> Result<(), ProgramsError> {
     let failed = |cause| ProgramsError::Program { program: PROGRAM, device: String::new(), cause: Box::new(cause) };
     let program = object.program_mut(PROGRAM).ok_or(ProgramsError::Missing { name: PROGRAM })?;
-    let program: &mut RawTracePoint = program.try_into().map_err(failed)?;
-    program.load().map_err(failed)?;
-    program.attach("kfree_skb").map(drop).map_err(failed)
+    let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
+    let types = aya::Btf::from_sys_fs()?;
+    program.load("kfree_skb", &types).map_err(failed)?;
+    program.attach().map(drop).map_err(failed)
 }
 
 const PROGRAM: &str = "mirror_lost";

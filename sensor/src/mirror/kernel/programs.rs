@@ -37,6 +37,9 @@ pub enum ProgramsError {
     /// The kernel refuses maps or programs as they are.
     #[error("the kernel refuses the mirroring programs")]
     Object(#[from] Box<EbpfError>),
+    /// The kernel does not describe its types.
+    #[error("the kernel's type information")]
+    Types(#[from] aya::BtfError),
     /// The kernel refuses a program, or to attach it.
     #[error("program {program} at {device}")]
     Program {
