@@ -1,11 +1,14 @@
-//! Two programs that nobody attaches: what the whole one is measured against.
+//! Programs that no run attaches: what the whole one is measured against, and who takes packets meanwhile.
 
 use crate::{
     headers::{Bytes, Frame},
     maps,
 };
 use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC, helpers::generated::bpf_ktime_get_coarse_ns, macros::classifier, programs::TcContext,
+    bindings::{TC_ACT_STOLEN, TC_ACT_UNSPEC},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    macros::classifier,
+    programs::TcContext,
 };
 use flowtap_abi::{Counts, FlowKeyV4, Marks};
 
@@ -13,6 +16,12 @@ use flowtap_abi::{Counts, FlowKeyV4, Marks};
 #[classifier]
 fn yardstick_empty(_context: TcContext) -> i32 {
     TC_ACT_UNSPEC
+}
+
+/// Takes every packet, as somebody who waited for it: none is dropped.
+#[classifier]
+fn yardstick_take(_context: TcContext) -> i32 {
+    TC_ACT_STOLEN as i32
 }
 
 /// The least that counts a flow: IPv4 with ports at their usual place, one map, no generation.

@@ -1,11 +1,12 @@
 //! What it costs to mirror, and what arrives: flowtap's programs, its thread, and Linux's own `mirred` action into a vxlan
 //! device with the same settings.
 //!
-//! The tapped host is the near end of the cable; copies leave it over a cable of their own to a collector. They are
-//! addressed to an Ethernet address that the collector does not have, so its stack drops them at its first look.
+//! The tapped host is the near end of the cable; copies leave it over a cable of their own to a collector. There they
+//! are taken before the stack looks at them, and so is at the tapped host, behind the tap, what nobody waits for.
 
 mod replay;
 mod stall;
+mod take;
 mod tap;
 mod test_run;
 mod traffic;
@@ -20,6 +21,7 @@ use crate::Options;
 use crate::machine::busy;
 use crate::throughput::{median, summed};
 use crate::wire::{FAR, FAR_ETHER, NEAR, NEAR_ETHER, Namespace, cable, counts, join};
+use take::Taker;
 use tap::{Copies, Tap};
 use traffic::{Traffic, Work};
 
@@ -28,6 +30,7 @@ struct Site {
     near: Namespace,
     far: Namespace,
     collector: Namespace,
+    _taker: Taker,
 }
 
 /// One turn.
@@ -77,7 +80,10 @@ impl Site {
             namespace.tool(&format!("ip addr add {address}/24 dev {device}"))?;
             namespace.tool(&format!("ip neigh replace {neighbour} lladdr {ether} dev {device} nud permanent"))?;
         }
-        Ok(Self { near, far, collector })
+        near.tool(&format!("tc qdisc add dev {NEAR} clsact"))?;
+        collector.tool(&format!("tc qdisc add dev {IDS} clsact"))?;
+        let taker = collector.run(|| Taker::new(IDS))?;
+        Ok(Self { near, far, collector, _taker: taker })
     }
 
     /// Frames that have come to the collector.
@@ -88,6 +94,8 @@ impl Site {
 
 fn turn(tap: Tap, traffic: Traffic, options: &Options) -> Result<Turn> {
     let site = Site::new()?;
+    // Nobody there waits for it.
+    let _taker = if traffic == Traffic::Small { Some(site.near.run(|| Taker::new(NEAR))?) } else { None };
     let tapping = tap.start(&site, &options.flowtap)?;
     let busy_before = busy()?;
     let work = traffic.send(&site, options.turn())?;
