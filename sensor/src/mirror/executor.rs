@@ -143,10 +143,10 @@ pub struct Executor<O> {
     sessions: Vec<Running>,
     guard: Guard,
     health: Health,
-    datagrams: Datagrams,
+    datagrams: Datagrams<Option<Match>>,
     /// Of datagrams that were dropped: what the tap's rules say, and what those for drops do.
-    datagrams_seen: Datagrams,
-    datagrams_dropped: Datagrams,
+    datagrams_seen: Datagrams<Option<Match>>,
+    datagrams_dropped: Datagrams<Option<Match>>,
     inner: Inner,
     unasked: Unasked,
 }
@@ -199,7 +199,7 @@ impl<O: Outlet> Executor<O> {
             describe,
             interfaces: Vec::new(),
             sessions: sessions.map(|(session, vni)| Running::new(mirror, session, *vni, rates)).collect(),
-            guard: Guard::new(mirror.targets()),
+            guard: Guard::new(mirror.targets(), RandomState::new().hash_one(0)),
             health,
             datagrams: Datagrams::new(RandomState::new().hash_one(0)),
             datagrams_seen: Datagrams::new(RandomState::new().hash_one(0)),
@@ -222,7 +222,7 @@ impl<O: Outlet> Executor<O> {
             self.unasked.undirected += 1;
             return;
         }
-        if self.guard.holds_back(&layout, captured) {
+        if self.guard.holds_back(frame.interface, &layout, captured) {
             self.unasked.own += 1;
             return;
         }
@@ -249,7 +249,7 @@ impl<O: Outlet> Executor<O> {
             self.unasked.not_ip += 1;
             return;
         };
-        if self.guard.holds_back(&layout, captured) {
+        if self.guard.holds_back(frame.interface, &layout, captured) {
             self.unasked.own += 1;
             return;
         }
@@ -424,7 +424,7 @@ fn probe(tapped: &Tapped, packet: &Packet, direction: Direction) -> Probe {
 }
 
 /// Who takes a packet. Fragments follow their first one.
-fn decide(datagrams: &mut Datagrams, tapped: &Tapped, interface: u16, probe: &Probe) -> Option<Match> {
+fn decide(datagrams: &mut Datagrams<Option<Match>>, tapped: &Tapped, interface: u16, probe: &Probe) -> Option<Match> {
     match (probe.fragment, probe.datagram()) {
         (Fragment::First { .. }, Some(datagram)) => {
             let found = tapped.decider.decide(probe);
