@@ -217,7 +217,7 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
     let limits = share(limits, workers);
     let mut watcher = Watcher::new(plane, watch, interfaces.clone(), roster.clone());
     watcher.scan(started);
-    let prepared = mirrors::prepare(mirror, in_kernel, drops)?;
+    let prepared = mirrors::prepare(mirror, &in_kernel, drops)?;
     // Taps come and go with their interfaces, and ways with their routes, so the right to open them is kept.
     let rights = if prepared.needs_sockets() { rights | CapabilitySet::NET_RAW } else { rights };
     privileges::give_up(user.as_ref(), rights)?;

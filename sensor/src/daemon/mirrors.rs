@@ -96,13 +96,13 @@ impl Prepared {
 ///
 /// # Errors
 /// The kernel shall mirror, and can't.
-pub(super) fn prepare(setup: Option<Setup>, in_kernel: InKernel, drops: Drops) -> Result<Prepared, DaemonError> {
+pub(super) fn prepare(setup: Option<Setup>, in_kernel: &InKernel, drops: Drops) -> Result<Prepared, DaemonError> {
     if let Drops::Impossible { why } = &drops {
         complain_of_drops(why);
     }
     #[cfg(feature = "ebpf")]
     {
-        let programs = match &in_kernel {
+        let programs = match in_kernel {
             InKernel::No => None,
             InKernel::IfPossible(programs) | InKernel::Required(programs) => Some(programs.clone()),
         };
