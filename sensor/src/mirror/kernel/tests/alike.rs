@@ -8,7 +8,7 @@ use super::{
     outcome, plan, protocol, session, target,
 };
 use crate::{
-    capture::{Direction, Frame, LinkType},
+    capture::{Direction, Frame, LinkType, kernel::Device},
     classify::{Classifier, LocalNetworks},
     mirror::{
         Criteria, Decider, Executor, Mirror, Outlet, RuleAction,
@@ -24,7 +24,6 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 /// All of a copy that both executors make: target, outer source port, VXLAN header, inner frame.
@@ -329,13 +328,20 @@ fn what_passes_an_interface_is_copied_alike_super_packets_and_all() {
     };
     let clock = || Timestamp(u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap());
     let thread = LiveMirror::start(setup, Sight { taps: true, drops: None }, None, Arc::new(clock)).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let tap = Device::find(TAP).unwrap().index.to_string();
+    let is_tapped = || {
+        let sockets = std::fs::read_to_string("/proc/thread-self/net/packet").unwrap();
+        // Interfaces stand in the fifth column.
+        sockets.lines().any(|line| line.split_whitespace().nth(4) == Some(&tap))
+    };
+    assert!(comes_true(is_tapped), "the thread taps soon");
     let ((), captured) = net.collector.capture(COLLECTOR, || {
         for near in [HOST_V4, HOST_V6] {
             talk(&net, near);
         }
         // The thread reads in its own time.
-        std::thread::sleep(Duration::from_millis(500));
+        let sent = || thread.report().sessions.iter().map(|one| one.counts.total().mirrored.packets).sum::<u64>();
+        comes_true(|| sent() == frames_of(&kernel).1);
     });
     let report = thread.stop();
     let (mut ours, mut theirs): (Vec<_>, Vec<_>) =
