@@ -31,6 +31,7 @@ setup:
 test: setup
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
+	$(CARGO) test --package flowtap-abi
 
 check: setup
 	$(CARGO) fmt --all --check

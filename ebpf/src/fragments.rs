@@ -24,7 +24,7 @@ pub(crate) fn key_v6(interface: u32, direction: Direction, ip: &Ip<[u8; 16]>) ->
 /// Leaves what a first fragment says. Where that finds no room, its later fragments are counted as unknown.
 #[inline(always)]
 pub(crate) fn remember(key: FragmentKey, transport: &Transport, protocol: u8) {
-    let ports = FragmentPorts { ports: transport.ports, protocol, zero: [0; 3] };
+    let ports = FragmentPorts { ports: transport.ports, protocol, is_of_a_copy: 0, zero: [0; 2] };
     maps::FRAGMENTS.insert(key, ports, u64::from(BPF_ANY)).unwrap_or_default();
 }
 

@@ -10,9 +10,9 @@ mod decide;
 mod direct;
 mod encapsulate;
 mod facts;
+mod guard;
 mod link;
 mod lost;
-mod nested;
 mod rate;
 mod tables;
 mod target;
@@ -21,7 +21,7 @@ pub(crate) use encapsulate::{cut, encapsulate};
 pub(crate) use link::link;
 pub(crate) use lost::lost;
 
-use crate::headers::{HEADERS_BYTES_MAX, Layer, UDP};
+use crate::headers::{HEADERS_BYTES_MAX, Layer};
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_UNSPEC},
     cty::c_void,
@@ -31,7 +31,7 @@ use aya_ebpf::{
 use facts::{Facts, Place, READ, SHORT};
 use flowtap_abi::{
     Direction, choice,
-    mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, RuleList, TARGETS_OF_SESSION_MAX, Unjudged, known},
+    mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, RuleList, TARGETS_OF_SESSION_MAX, Unjudged},
 };
 use tables::Scratch;
 
@@ -95,7 +95,7 @@ fn judge(
     layer: Layer,
 ) {
     let Scratch { facts, walk, copy, .. } = scratch;
-    if is_of_a_copy(context, list, facts, generation) {
+    if guard::holds_back(context, list, facts, generation) {
         tables::count_unjudged(Unjudged::OwnCopy);
         return;
     }
@@ -141,23 +141,6 @@ unsafe extern "C" fn send(round: u64, skb: *mut c_void) -> i64 {
     let outcome = copy.sent(skb, number);
     copy.count(outcome);
     GO_ON
-}
-
-/// Whether a packet is a copy, an answer to one, or an error about one, which must never be mirrored. Our own copies carry
-/// a mark, but only on this host; those of another sensor on their way to it, and what comes back from a target, are told
-/// by address and port. A copy of a copy is nobody's traffic, whoever made it: that ends every circle of sensors after its
-/// second round.
-#[inline(always)]
-fn is_of_a_copy(context: &TcContext, list: &RuleList, facts: &Facts, generation: u32) -> bool {
-    let is_tunnel = |port: u16| list.tunnel_ports.contains(&port);
-    let is_target = |address| tables::known(address, facts.version.into(), generation) & known::TARGET != 0;
-    if facts.quoted_port != 0 {
-        return is_tunnel(facts.quoted_port) && is_target(facts.quoted);
-    }
-    facts.protocol == UDP
-        && facts.has_ports != 0
-        && (is_tunnel(facts.src_port) || is_tunnel(facts.dst_port))
-        && (is_target(facts.src) || is_target(facts.dst) || nested::is_twice(context, list, facts).unwrap_or(false))
 }
 
 /// The copy of a packet that a rule takes.

@@ -211,12 +211,13 @@ pub fn run(job: Job) -> Result<Outcome, DaemonError> {
         tap: watch.tap.clone(),
         copies_drops: mirror.as_ref().is_some_and(|setup| setup.mirror.drop_rule().is_some()),
     };
-    let Chosen { plane, sources, rights, told, drops } = plane::choose(capture, &kernel, packets_only, &parts)?;
+    let Chosen { plane, sources, rights, told, in_kernel, drops } =
+        plane::choose(capture, &kernel, packets_only, &parts)?;
     let workers = sources.len();
     let limits = share(limits, workers);
     let mut watcher = Watcher::new(plane, watch, interfaces.clone(), roster.clone());
     watcher.scan(started);
-    let prepared = mirrors::prepare(mirror, told.mirrors_in_kernel(capture), drops)?;
+    let prepared = mirrors::prepare(mirror, &in_kernel, drops)?;
     // Taps come and go with their interfaces, and ways with their routes, so the right to open them is kept.
     let rights = if prepared.needs_sockets() { rights | CapabilitySet::NET_RAW } else { rights };
     privileges::give_up(user.as_ref(), rights)?;

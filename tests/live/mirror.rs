@@ -20,7 +20,7 @@ use flowtap_tests::mirror::{Receiver, read_pcap};
 use serde_json::Value;
 
 use super::daemon::{Daemon, status};
-use super::net::{Net, Process, comes_true, has, inside, must, namespaced, tool};
+use super::net::{Net, Process, comes_true, has, inside, must, namespaced, settles, tool};
 
 /// The namespace of the collector: `out0` (10.83.0.1) in the near one leads to `ids0` (10.83.0.2) here.
 struct Collector {
@@ -127,12 +127,7 @@ impl<'a> Capture<'a> {
     #[track_caller]
     fn frames(mut self) -> Vec<Vec<u8>> {
         let file = self.dir.path(&format!("{}.pcap", self.name));
-        let size = || fs::metadata(&file).map_or(0, |file| file.len());
-        let mut before = u64::MAX;
-        while before != size() {
-            before = size();
-            sleep(Duration::from_millis(500));
-        }
+        settles(|| fs::metadata(&file).map_or(0, |file| file.len()));
         must("kill", &["-INT", &self.process.0.id().to_string()]);
         self.process.0.wait().unwrap();
         let words = fs::read_to_string(self.dir.path(&format!("{}.txt", self.name))).unwrap();
@@ -175,16 +170,16 @@ packets-per-second-max = "unlimited"
 bits-per-second-max = "unlimited"
 "#;
 
-/// Starts the daemon with a configuration.
+/// What the daemon says of each interface that it mirrors from then on, whoever makes the copies.
+const MIRRORED: &str = "INFO mirrored";
+
+/// Starts the daemon with a configuration, and waits until it mirrors an interface.
 #[track_caller]
 fn start<'a>(plane: &str, net: &Net, dir: &'a Dir, config: &str) -> Daemon<'a> {
     dir.add("m.toml", config);
+    let before = fs::read_to_string(dir.path("log.txt")).unwrap_or_default().matches(MIRRORED).count();
     let mut daemon = Daemon::start_wide(plane, net, dir, &["--config", "m.toml"]);
-    match plane {
-        "ebpf" => daemon.until(|log| log.contains("mirrored, as far as sessions say")),
-        // The thread taps the interface soon.
-        _ => sleep(Duration::from_millis(500)),
-    }
+    daemon.until(|log| log.matches(MIRRORED).count() > before);
     daemon
 }
 

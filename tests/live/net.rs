@@ -234,6 +234,23 @@ pub(super) fn comes_true(mut is_so: impl FnMut() -> bool) -> bool {
     false
 }
 
+/// Waits until something stays as it is for [`QUIET`], and answers what it is then, or after [`PATIENCE`].
+pub(super) fn settles<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
+    let mut before = look();
+    for _ in 0..PATIENCE.as_millis() / QUIET.as_millis() {
+        sleep(QUIET);
+        let now = look();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    before
+}
+
+/// How long nothing happens any more where something went on.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// How long a busy machine may take to do the next thing: the kernel's verifier alone may take seconds there.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 

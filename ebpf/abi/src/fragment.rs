@@ -32,6 +32,8 @@ pub struct FragmentPorts {
     pub ports: [u8; 4],
     /// IANA number of the protocol behind all extension headers.
     pub protocol: u8,
+    /// 1: it is of a mirrored copy, and so are those that follow. Only the mirror says so.
+    pub is_of_a_copy: u8,
     /// Always zero: there is no padding.
-    pub zero: [u8; 3],
+    pub zero: [u8; 2],
 }

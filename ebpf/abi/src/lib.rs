@@ -10,6 +10,7 @@
 pub mod choice;
 mod flow;
 mod fragment;
+pub mod guard;
 mod marks;
 pub mod mirror;
 mod reason;

@@ -21,21 +21,19 @@ pub(crate) struct Facts {
     /// Source; an IPv4 address stands in front and zeros follow.
     pub(crate) src: [u8; 16],
     pub(crate) dst: [u8; 16],
-    /// Destination of the packet that an ICMP error is about.
-    pub(crate) quoted: [u8; 16],
+    /// What the pieces of a datagram share, in the first one; in others it says nothing.
+    pub(crate) datagram: FragmentKey,
     /// Wire frames that the copy is.
     pub(crate) frames: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
     /// Length of the longest.
     pub(crate) longest_bytes: u32,
-    /// Where the payload of a UDP datagram begins in the frame; zero in a later piece of one.
-    pub(crate) payload_at: u32,
+    /// Where what follows the header of UDP or ICMP begins in the frame; zero in a later piece.
+    pub(crate) content_at: u32,
     /// Zero where they are not known; of TCP and UDP, and of SCTP for the choice of a target.
     pub(crate) src_port: u16,
     pub(crate) dst_port: u16,
-    /// UDP port that the quoted packet went to; zero where there is none.
-    pub(crate) quoted_port: u16,
     pub(crate) protocol: u8,
     /// 4 or 6.
     pub(crate) version: u8,
@@ -43,6 +41,10 @@ pub(crate) struct Facts {
     pub(crate) has_ports: u8,
     /// Whether it is a piece of a datagram, the first included.
     pub(crate) is_piece: u8,
+    /// Whether it is the first one.
+    pub(crate) is_first_piece: u8,
+    /// Whether it is a later one of a mirrored copy.
+    pub(crate) is_of_a_copy: u8,
 }
 
 /// How a pass went.
@@ -94,10 +96,6 @@ fn read_v4(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u3
     if let Err(stop) = read_rest(&frame, start, &ip, pieces, link_bytes, facts) {
         return code(&stop);
     }
-    // RFC 792: unreachable, source quench, redirect, time exceeded, parameter problem.
-    if facts.protocol == ICMP && matches!(facts.src_port >> 8, 3 | 4 | 5 | 11 | 12) {
-        quote_v4(&frame, start + ip.header_bytes as usize + ICMP_BYTES, facts).unwrap_or_default();
-    }
     READ
 }
 
@@ -117,10 +115,6 @@ fn read_v6(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u3
     if let Err(stop) = read_rest(&frame, start, &ip, pieces, link_bytes, facts) {
         return code(&stop);
     }
-    // RFC 4443 section 2.1: errors are below 128.
-    if facts.protocol == ICMPV6 && facts.src_port >> 8 < 128 && facts.frames != 0 {
-        quote_v6(&frame, start + ip.header_bytes as usize + ICMP_BYTES, facts).unwrap_or_default();
-    }
     READ
 }
 
@@ -133,11 +127,12 @@ fn read_rest<A>(
     link_bytes: u32,
     facts: &mut Facts,
 ) -> Result<(), Stop> {
-    let (transport, protocol, are_known) = transport(frame, start, ip, pieces)?;
+    facts.is_first_piece = 0;
+    facts.is_of_a_copy = 0;
+    let (transport, protocol, are_known) = transport(frame, start, ip, pieces, facts)?;
     let [a, b, c, d] = transport.ports;
     facts.src_port = u16::from_be_bytes([a, b]);
     facts.dst_port = u16::from_be_bytes([c, d]);
-    facts.quoted_port = 0;
     facts.protocol = protocol;
     facts.has_ports = u8::from(are_known && matches!(protocol, TCP | UDP));
     facts.is_piece = u8::from(!matches!(ip.fragment, Fragment::None));
@@ -149,7 +144,7 @@ fn read_rest<A>(
         };
     }
     let is_later = matches!(ip.fragment, Fragment::Later(_));
-    facts.payload_at = if is_later { 0 } else { start as u32 + ip.header_bytes + UDP_BYTES };
+    facts.content_at = if is_later { 0 } else { start as u32 + ip.header_bytes + UDP_BYTES };
     let wire = wire::frames(frame, start, link_bytes, ip, &transport);
     facts.frames = wire.count;
     facts.bytes = wire.bytes;
@@ -164,49 +159,28 @@ fn transport<A>(
     start: usize,
     ip: &Ip<A>,
     pieces: FragmentKey,
+    facts: &mut Facts,
 ) -> Result<(Transport, u8, bool), Stop> {
     if !ip.walked {
         return Ok((Transport::NONE, ip.protocol, false));
     }
     if let Fragment::Later(id) = ip.fragment {
         return Ok(match tables::recall(&FragmentKey { id, ..pieces }) {
-            Some(known) => (Transport { ports: known.ports, ..Transport::NONE }, known.protocol, true),
+            Some(known) => {
+                facts.is_of_a_copy = known.is_of_a_copy;
+                (Transport { ports: known.ports, ..Transport::NONE }, known.protocol, true)
+            }
             None => (Transport::NONE, ip.protocol, false),
         });
     }
     let transport = headers::transport(frame, start, ip)?;
     if let Fragment::First(id) = ip.fragment {
-        let ports = FragmentPorts { ports: transport.ports, protocol: ip.protocol, zero: [0; 3] };
-        tables::remember(&FragmentKey { id, ..pieces }, &ports);
+        let ports = FragmentPorts { ports: transport.ports, protocol: ip.protocol, is_of_a_copy: 0, zero: [0; 2] };
+        facts.datagram = FragmentKey { id, ..pieces };
+        facts.is_first_piece = 1;
+        tables::remember(&facts.datagram, &ports);
     }
     Ok((transport, ip.protocol, true))
-}
-
-/// What an error quotes, from its IP header on. One that cannot be read is none of ours.
-#[inline(always)]
-fn quote_v4(frame: &Frame<'_>, at: usize, facts: &mut Facts) -> Option<()> {
-    let header: [u8; 20] = frame.need(at).ok()?;
-    let [_, _, _, _, _, _, _, _, _, protocol, _, _, _, _, _, _, dst @ ..] = header;
-    // Copies have no options.
-    if protocol == UDP && header[0] == 0x45 {
-        let port: u16 = frame.need(at + 20 + 2).ok()?;
-        facts.quoted = fragments::widened(dst);
-        facts.quoted_port = u16::from_be(port);
-    }
-    Some(())
-}
-
-#[inline(always)]
-fn quote_v6(frame: &Frame<'_>, at: usize, facts: &mut Facts) -> Option<()> {
-    let [_, next_header]: [u32; 2] = frame.need(at).ok()?;
-    // The third byte of the second word.
-    if next_header.to_ne_bytes()[2] == UDP {
-        let dst: [u32; 4] = frame.need(at + 24).ok()?;
-        let port: u16 = frame.need(at + 40 + 2).ok()?;
-        facts.quoted = headers::bytes_of(dst);
-        facts.quoted_port = u16::from_be(port);
-    }
-    Some(())
 }
 
 /// What the link layer takes of each frame of the copy: a tag that stands beside the frame is put into it, and a frame
@@ -234,7 +208,7 @@ fn code(stop: &Stop) -> u32 {
 
 /// An IP header begins behind an Ethernet header and four tags at most.
 const START_MASK: usize = 63;
-const ICMP_BYTES: usize = 8;
 /// Type and code of a message of which neither is there, the same for both directions.
 const NO_ICMP: u16 = u16::from_be_bytes(choice::NO_ICMP);
+/// ICMP has as many.
 const UDP_BYTES: u32 = 8;

@@ -236,5 +236,15 @@ pub(crate) fn recall(key: &FragmentKey) -> Option<FragmentPorts> {
     Some(unsafe { *ports })
 }
 
+/// Says that the pieces of a datagram are of a mirrored copy. Where its ports found no room, this finds none either.
+#[inline(always)]
+pub(crate) fn hold_back(key: &FragmentKey) {
+    if let Some(ports) = MIRROR_FRAGMENTS.get_ptr_mut(key) {
+        // SAFETY: a member of the map's element. Should it make room for another datagram just now, that one is held back:
+        // the bound of the map is the bound of this error.
+        unsafe { (*ports).is_of_a_copy = 1 };
+    }
+}
+
 /// The number of the list is the first part of every prefix.
 const LIST_BITS: u32 = 32;

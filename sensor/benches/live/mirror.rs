@@ -12,10 +12,9 @@ mod test_run;
 mod traffic;
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::Options;
 use crate::machine::busy;
@@ -152,20 +151,19 @@ impl Turn {
     }
 }
 
-/// Session 1 takes everything at `interface`, to `target`, at any rate.
-fn configuration(interface: &str, target: &str) -> String {
+/// Session 1 takes by these rules what passes `interface`, at any rate.
+fn configuration(interface: &str, rules: &str) -> String {
     format!(
         r#"
 [[interface]]
 name = "{interface}"
 [[mirror.target]]
 name = "ids"
-address = "{target}"
+address = "{IDS_IP}"
 [[mirror.filter]]
 name = "all"
 rules = [
-  {{ direction = "ingress", number = 100, action = "accept" }},
-  {{ direction = "egress", number = 100, action = "accept" }},
+{rules}
 ]
 [[mirror.session]]
 number = 1
@@ -179,13 +177,11 @@ bits-per-second-max = "unlimited"
     )
 }
 
-/// Writes a configuration where a program reads it.
-fn write_configuration(directory: &Path, interface: &str) -> Result<std::path::PathBuf> {
-    let path = directory.join("mirror.toml");
-    std::fs::write(&path, configuration(interface, IDS_IP))?;
-    ensure!(path.is_absolute(), "{} is no place that every program finds", path.display());
-    Ok(path)
-}
+/// Rules that take everything.
+const ALL: &str = r#"
+  { direction = "ingress", number = 100, action = "accept" },
+  { direction = "egress", number = 100, action = "accept" },
+"#;
 
 /// The near end of the cable to the collector, and the far one.
 const OUT: &str = "out0";

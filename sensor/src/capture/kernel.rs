@@ -18,7 +18,7 @@ mod route;
 mod source;
 mod verdicts;
 
-pub use attach::{Attachment, Device, TapError, Taps};
+pub use attach::{Attachment, Device, FlowPrograms, TapError, Taps};
 pub use btf::{Btf, BtfError, KERNEL_BTF};
 pub use clock::{Anchor, Reading, STEP_NS, Shift};
 pub use copies::DropCopies;

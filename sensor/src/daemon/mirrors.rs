@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DaemonError, ReloadError};
 use crate::capture::dropped::DropSource;
+#[cfg(feature = "ebpf")]
+use crate::capture::kernel::FlowPrograms;
 use crate::feed::Clock;
 use crate::mirror::live::{LiveMirror, Setup, Sight};
 use crate::mirror::report::{AtDrop, Report};
@@ -47,16 +49,16 @@ enum Told {
 }
 
 /// Whether the kernel makes the copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum InKernel {
     /// It doesn't count either.
     No,
-    /// If it can; else a thread.
+    /// If it can, behind the programs that count; else a thread.
     #[cfg(feature = "ebpf")]
-    IfPossible,
+    IfPossible(FlowPrograms),
     /// It was asked for.
     #[cfg(feature = "ebpf")]
-    Required,
+    Required(FlowPrograms),
 }
 
 enum Running {
@@ -94,16 +96,20 @@ impl Prepared {
 ///
 /// # Errors
 /// The kernel shall mirror, and can't.
-pub(super) fn prepare(setup: Option<Setup>, in_kernel: InKernel, drops: Drops) -> Result<Prepared, DaemonError> {
+pub(super) fn prepare(setup: Option<Setup>, in_kernel: &InKernel, drops: Drops) -> Result<Prepared, DaemonError> {
     if let Drops::Impossible { why } = &drops {
         complain_of_drops(why);
     }
     #[cfg(feature = "ebpf")]
     {
-        let wanted = setup.as_ref().filter(|_| in_kernel != InKernel::No);
-        let kernel = match wanted.map(kernel::KernelMirrors::new).transpose() {
+        let programs = match in_kernel {
+            InKernel::No => None,
+            InKernel::IfPossible(programs) | InKernel::Required(programs) => Some(programs.clone()),
+        };
+        let wanted = setup.as_ref().zip(programs);
+        let kernel = match wanted.map(|(setup, programs)| kernel::KernelMirrors::new(setup, programs)).transpose() {
             Ok(kernel) => kernel.map(Box::new),
-            Err(why) if in_kernel == InKernel::Required => return Err(DaemonError::Mirror(why)),
+            Err(why) if matches!(in_kernel, InKernel::Required(_)) => return Err(DaemonError::Mirror(why)),
             Err(why) => {
                 tracing::warn!(why, "the kernel can't mirror this: a thread taps the interfaces");
                 None
@@ -302,7 +308,7 @@ mod kernel {
     use nix::net::if_::if_nameindex;
 
     use super::super::plane::chain;
-    use crate::capture::kernel::Device;
+    use crate::capture::kernel::{Device, FlowPrograms};
     use crate::config::glob::Glob;
     use crate::mirror::Vni;
     use crate::mirror::executor::Health;
@@ -331,8 +337,9 @@ mod kernel {
         ///
         /// # Errors
         /// What the kernel lacks, or what it can't mirror.
-        pub(super) fn new(setup: &Setup) -> Result<Self, String> {
-            let mirror = KernelMirror::new(plan(setup), &MirrorSizes::default()).map_err(|error| chain(&error))?;
+        pub(super) fn new(setup: &Setup, programs: FlowPrograms) -> Result<Self, String> {
+            let mut mirror = KernelMirror::new(plan(setup), &MirrorSizes::default()).map_err(|error| chain(&error))?;
+            mirror.set_flow_programs(programs);
             let mut this = Self {
                 mirror,
                 watch: setup.watch.clone(),

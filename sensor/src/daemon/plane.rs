@@ -61,6 +61,8 @@ pub(super) struct Chosen {
     /// What it needs to watch further interfaces.
     pub(super) rights: CapabilitySet,
     pub(super) told: Told,
+    /// Whether the kernel shall mirror.
+    pub(super) in_kernel: InKernel,
     /// Copies of what the kernel drops.
     pub(super) drops: Drops,
 }
@@ -85,17 +87,6 @@ pub(super) enum Told {
 }
 
 impl Told {
-    /// Whether the kernel shall mirror, where this capture was asked for.
-    pub(super) fn mirrors_in_kernel(&self, capture: CapturePlane) -> InKernel {
-        match (self, capture) {
-            (Self::Packet { .. }, _) => InKernel::No,
-            #[cfg(feature = "ebpf")]
-            (Self::Kernel { .. }, CapturePlane::Ebpf) => InKernel::Required,
-            #[cfg(feature = "ebpf")]
-            (Self::Kernel { .. }, _) => InKernel::IfPossible,
-        }
-    }
-
     pub(super) fn is_kernel(&self) -> bool {
         !matches!(self, Self::Packet { .. })
     }
@@ -115,7 +106,7 @@ pub(super) fn choose(
         (CapturePlane::Pcap, _) => None,
         (CapturePlane::Ebpf, Some(why)) => return Err(DaemonError::Kernel(format!("{why}: that it can't do"))),
         (CapturePlane::Auto, Some(why)) => Some(why.to_owned()),
-        (CapturePlane::Auto | CapturePlane::Ebpf, None) => match kernel_plane(settings, parts) {
+        (CapturePlane::Auto | CapturePlane::Ebpf, None) => match kernel_plane(capture, settings, parts) {
             Ok(chosen) => return Ok(chosen),
             Err(cause) if capture == CapturePlane::Ebpf => return Err(DaemonError::Kernel(cause)),
             Err(cause) => Some(cause),
@@ -132,7 +123,14 @@ pub(super) fn choose(
         Drops::NotAsked
     };
     let (plane, sources) = PacketPlane::new(parts.workers, parts.tap.clone(), parts.roster, parts.clock);
-    Ok(Chosen { plane: Box::new(plane), sources, rights: CapabilitySet::NET_RAW, told: Told::Packet { why }, drops })
+    Ok(Chosen {
+        plane: Box::new(plane),
+        sources,
+        rights: CapabilitySet::NET_RAW,
+        told: Told::Packet { why },
+        in_kernel: InKernel::No,
+        drops,
+    })
 }
 
 /// What an operator should know of the packet plane.
@@ -140,15 +138,15 @@ const PACKET_PLANE_SEES: &str =
     "It sees super-packets of segmentation offloads as one packet each, and nothing of the kernel's verdicts";
 
 #[cfg(not(feature = "ebpf"))]
-fn kernel_plane(_settings: &KernelSettings, _parts: &Parts<'_>) -> Result<Chosen, String> {
+fn kernel_plane(_capture: CapturePlane, _settings: &KernelSettings, _parts: &Parts<'_>) -> Result<Chosen, String> {
     Err("this build has no kernel plane (feature `ebpf`)".to_owned())
 }
 
 #[cfg(feature = "ebpf")]
-fn kernel_plane(settings: &KernelSettings, parts: &Parts<'_>) -> Result<Chosen, String> {
+fn kernel_plane(capture: CapturePlane, settings: &KernelSettings, parts: &Parts<'_>) -> Result<Chosen, String> {
     let (mut plane, sources) = KernelPlane::new(settings, parts).map_err(|error| chain(&error))?;
     let drops = if parts.copies_drops { plane.drops() } else { Drops::NotAsked };
-    let told = plane.told();
+    let (told, in_kernel) = (plane.told(), plane.mirrors(capture));
     if let Told::Kernel { verdicts, memory_bytes, attachment, .. } = &told {
         let megabytes = memory_bytes.div_ceil(1_000_000);
         match verdicts {
@@ -170,7 +168,7 @@ fn kernel_plane(settings: &KernelSettings, parts: &Parts<'_>) -> Result<Chosen, 
             }
         }
     }
-    Ok(Chosen { plane: Box::new(plane), sources, rights: kernel::RIGHTS, told, drops })
+    Ok(Chosen { plane: Box::new(plane), sources, rights: kernel::RIGHTS, told, in_kernel, drops })
 }
 
 /// One watching of one interface.
@@ -276,11 +274,11 @@ mod kernel {
 
     use rustix::thread::CapabilitySet;
 
-    use super::{Drops, Parts, Plane, Told, Watching};
+    use super::{CapturePlane, Drops, InKernel, Parts, Plane, Told, Watching};
     use crate::capture::Source;
     use crate::capture::kernel::{
-        Attachment, Device, Devices, KernelSource, LoadError, Order, TapError, Taps, Telling, Turns, VerdictSource,
-        Watched, load,
+        Attachment, Device, Devices, FlowPrograms, KernelSource, LoadError, Order, TapError, Taps, Telling, Turns,
+        VerdictSource, Watched, load,
     };
     use crate::capture::live::TapOptions;
     use crate::config::KernelSettings;
@@ -289,6 +287,7 @@ mod kernel {
     /// The kernel plane: programs at the interfaces, and one source that takes out what they count.
     pub(in crate::daemon) struct KernelPlane {
         taps: Taps,
+        programs: FlowPrograms,
         source: Sender<Order>,
         /// How drops are told, or why they are not.
         verdicts: Result<VerdictSource, TapError>,
@@ -332,7 +331,7 @@ mod kernel {
             let (mut taps, drain) = load(&sizes)?;
             let wanted = wanted(&taps, settings)?;
             taps.want(&wanted.keys().copied().collect::<Vec<_>>())?;
-            taps.load_programs()?;
+            let programs = taps.load_programs()?;
             let verdicts = taps.attach_verdicts();
             let reasons: HashMap<_, _> =
                 wanted.iter().map(|(number, name)| (*number, parts.drop_reasons.intern(name))).collect();
@@ -344,7 +343,7 @@ mod kernel {
             let telling = Telling { turns: turns.clone(), drained: Box::new(move |took| drain_time.record(took)) };
             let kernel = KernelSource::new(drain, watched, orders, parts.interval_secs, telling)?;
             let memory_bytes = sizes.memory_bytes();
-            Ok((Self { taps, source, verdicts, turns, memory_bytes }, vec![Box::new(kernel)]))
+            Ok((Self { taps, programs, source, verdicts, turns, memory_bytes }, vec![Box::new(kernel)]))
         }
 
         /// Copies of what the kernel drops, once.
@@ -356,6 +355,14 @@ mod kernel {
             match copies {
                 Ok(copies) => Drops::Copied(Box::new(copies)),
                 Err(why) => Drops::Impossible { why: format!("the kernel doesn't tell its drops: {why}") },
+            }
+        }
+
+        /// How the kernel mirrors, where this capture was asked for.
+        pub(in crate::daemon) fn mirrors(&self, capture: CapturePlane) -> InKernel {
+            match capture {
+                CapturePlane::Ebpf => InKernel::Required(self.programs.clone()),
+                CapturePlane::Auto | CapturePlane::Pcap => InKernel::IfPossible(self.programs.clone()),
             }
         }
 

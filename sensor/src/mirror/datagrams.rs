@@ -1,4 +1,5 @@
-//! What was decided for fragmented datagrams, so that later fragments follow their first one.
+//! What was decided for fragmented datagrams, so that later fragments follow their first one: by the rules, and by the
+//! guard.
 //!
 //! The memory is bounded: when half of it is full, what is older than that half is forgotten. A later fragment whose
 //! first one is not remembered is decided as it is, without ports.
@@ -7,19 +8,19 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-use super::{Datagram, Match};
+use super::Datagram;
 
 /// Remembers decisions.
 #[derive(Debug)]
-pub(super) struct Datagrams {
-    young: Decisions,
-    old: Decisions,
+pub(super) struct Datagrams<D> {
+    young: Decisions<D>,
+    old: Decisions<D>,
 }
 
 /// By interface and datagram.
-type Decisions = HashMap<(u16, Datagram), Option<Match>, FixedState>;
+type Decisions<D> = HashMap<(u16, Datagram), D, FixedState>;
 
-impl Datagrams {
+impl<D: Copy> Datagrams<D> {
     /// Nothing remembered. `seed` keeps strangers from choosing datagrams that collide.
     pub(super) fn new(seed: u64) -> Self {
         let empty = || HashMap::with_hasher(FixedState::with_seed(seed));
@@ -27,7 +28,7 @@ impl Datagrams {
     }
 
     /// Remembers what was decided for a first fragment.
-    pub(super) fn remember(&mut self, interface: u16, datagram: Datagram, decision: Option<Match>) {
+    pub(super) fn remember(&mut self, interface: u16, datagram: Datagram, decision: D) {
         if self.young.len() >= DATAGRAMS_MAX / 2 {
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
@@ -36,7 +37,7 @@ impl Datagrams {
     }
 
     /// What was decided for the first fragment of a datagram, if that is remembered.
-    pub(super) fn recall(&self, interface: u16, datagram: Datagram) -> Option<Option<Match>> {
+    pub(super) fn recall(&self, interface: u16, datagram: Datagram) -> Option<D> {
         let key = (interface, datagram);
         self.young.get(&key).or_else(|| self.old.get(&key)).copied()
     }
@@ -55,10 +56,10 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_is_remembered_also_if_it_is_no() {
+    fn a_decision_is_remembered() {
         let mut datagrams = Datagrams::new(1);
-        datagrams.remember(0, datagram(7), None);
-        assert_eq!(datagrams.recall(0, datagram(7)), Some(None));
+        datagrams.remember(0, datagram(7), true);
+        assert_eq!(datagrams.recall(0, datagram(7)), Some(true));
         assert_eq!(datagrams.recall(1, datagram(7)), None, "another interface");
         assert_eq!(datagrams.recall(0, datagram(8)), None);
     }
@@ -67,10 +68,10 @@ mod tests {
     fn the_oldest_are_forgotten() {
         let mut datagrams = Datagrams::new(1);
         for id in 0..DATAGRAMS_MAX as u32 + 1 {
-            datagrams.remember(0, datagram(id), None);
+            datagrams.remember(0, datagram(id), true);
         }
         assert!(datagrams.young.len() + datagrams.old.len() <= DATAGRAMS_MAX);
         assert_eq!(datagrams.recall(0, datagram(0)), None);
-        assert_eq!(datagrams.recall(0, datagram(DATAGRAMS_MAX as u32 / 2)), Some(None));
+        assert_eq!(datagrams.recall(0, datagram(DATAGRAMS_MAX as u32 / 2)), Some(true));
     }
 }

@@ -10,72 +10,25 @@
 //! A packet whose addresses or ports were translated in between is judged as it is where it is dropped, and one that the
 //! tap took and skipped, say for the session's rate, is skipped here too. Another session may get a copy of each.
 
+mod outlet;
+mod running;
+
+pub use outlet::{Copied, Outlet, Taken};
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use flowtap_abi::choice;
-
-use super::balance::{self, Candidate};
-use super::bucket::Bucket;
-use super::counters::{SessionCounts, Skip};
+use super::counters::SessionCounts;
 use super::datagrams::Datagrams;
-use super::encapsulate::{Envelope, INNER_BYTES_MAX, TUNNEL_HEADER_BYTES, tunnel_header};
-use super::flow_hash::FlowHash;
 use super::guard::Guard;
 use super::inner::{Hints, Inner, Seen};
-use super::{Decider, Match, Mirror, Mode, Point, Probe, Session, TooBig, Vni};
+use super::{Decider, Match, Mirror, Point, Probe, Vni};
 use crate::capture::{Direction, Frame};
 use crate::classify::{Classifier, LocalNetworks};
-use crate::packet::{Fragment, Packet, locate};
+use crate::packet::{Fragment, Layout, Packet, locate};
 use crate::time::Timestamp;
-
-/// Takes copies.
-pub trait Outlet: Send {
-    /// Sends a copy, or queues it to be sent.
-    ///
-    /// # Errors
-    /// Why the copy went nowhere.
-    fn take(&mut self, copy: &Copied<'_>) -> Result<Taken, Skip>;
-
-    /// Lets go of copies that are being gathered: nothing may come for a while.
-    fn flush(&mut self) {}
-}
-
-/// What became of a copy that was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
-    /// It is sent.
-    Sent {
-        /// In more than one piece.
-        fragmented: bool,
-    },
-    /// It waits; the outlet counts what becomes of it.
-    Queued,
-}
-
-/// A copy on its way.
-#[derive(Debug, Clone, Copy)]
-pub struct Copied<'a> {
-    /// When the frame was seen.
-    pub time: Timestamp,
-    /// Index into [`Mirror::sessions`].
-    pub session: u16,
-    /// Of the original.
-    pub direction: Direction,
-    /// Index into [`Mirror::targets`].
-    pub target: u16,
-    /// UDP ports and tunnel header.
-    pub envelope: Envelope,
-    /// The wire frame, as much of it as the session sends.
-    pub inner: &'a [u8],
-    /// How long the wire frame is.
-    pub wire_bytes: u64,
-    /// Whether it ends before the frame does because not all could be read.
-    pub is_partial: bool,
-    /// Whether it may go as fragments if it is too big for the path.
-    pub may_fragment: bool,
-}
+use running::{Readable, Running, Sending};
 
 /// What the executor must know of an interface.
 #[derive(Debug, Clone)]
@@ -88,6 +41,13 @@ pub struct Tapped {
     pub local: LocalNetworks,
     /// The longest IP packet of its wire.
     pub mtu: usize,
+}
+
+impl Tapped {
+    fn seen<'a>(&self, frame: &Frame, captured: &'a [u8], layout: Layout, hints: Hints) -> Seen<'a> {
+        let Frame { original_bytes, link_type, .. } = *frame;
+        Seen { captured, original_bytes, link_type, layout, hints, mtu: self.mtu }
+    }
 }
 
 /// Which targets take copies: what health checks have found, for everyone to see.
@@ -143,43 +103,12 @@ pub struct Executor<O> {
     sessions: Vec<Running>,
     guard: Guard,
     health: Health,
-    datagrams: Datagrams,
+    datagrams: Datagrams<Option<Match>>,
     /// Of datagrams that were dropped: what the tap's rules say, and what those for drops do.
-    datagrams_seen: Datagrams,
-    datagrams_dropped: Datagrams,
+    datagrams_seen: Datagrams<Option<Match>>,
+    datagrams_dropped: Datagrams<Option<Match>>,
     inner: Inner,
     unasked: Unasked,
-}
-
-/// A session at work.
-struct Running {
-    mode: Mode,
-    packet_length: usize,
-    may_fragment: bool,
-    bucket: Option<Bucket>,
-    counts: SessionCounts,
-    /// In step with each other.
-    candidates: Vec<Candidate>,
-    ways: Vec<Way>,
-}
-
-/// How a frame is treated of which not all is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Readable {
-    /// It is sent if all is there that the session sends.
-    Enough,
-    /// It is sent as far as it is there.
-    Some,
-    /// It was taken by the same session before, and is not sent again.
-    Taken,
-}
-
-/// How copies get to one target of a session.
-#[derive(Debug, Clone, Copy)]
-struct Way {
-    target: u16,
-    dst_port: u16,
-    tunnel: [u8; TUNNEL_HEADER_BYTES],
 }
 
 impl<O: Outlet> Executor<O> {
@@ -198,8 +127,11 @@ impl<O: Outlet> Executor<O> {
             outlet,
             describe,
             interfaces: Vec::new(),
-            sessions: sessions.map(|(session, vni)| Running::new(mirror, session, *vni, rates)).collect(),
-            guard: Guard::new(mirror.targets()),
+            sessions: (0..)
+                .zip(sessions)
+                .map(|(index, (session, vni))| Running::new(mirror, (index, session), *vni, rates))
+                .collect(),
+            guard: Guard::new(mirror.targets(), RandomState::new().hash_one(0)),
             health,
             datagrams: Datagrams::new(RandomState::new().hash_one(0)),
             datagrams_seen: Datagrams::new(RandomState::new().hash_one(0)),
@@ -222,21 +154,14 @@ impl<O: Outlet> Executor<O> {
             self.unasked.undirected += 1;
             return;
         }
-        if self.guard.holds_back(&layout, captured) {
+        if self.guard.holds_back(frame.interface, &layout, captured) {
             self.unasked.own += 1;
             return;
         }
         let probe = probe(tapped, &layout.packet, direction);
         let Some(found) = decide(&mut self.datagrams, tapped, frame.interface, &probe) else { return };
-        let seen = Seen {
-            captured,
-            original_bytes: frame.original_bytes,
-            link_type: frame.link_type,
-            layout,
-            hints,
-            mtu: tapped.mtu,
-        };
-        self.mirror(found, frame.time, direction, &seen, Readable::Enough);
+        let seen = tapped.seen(frame, captured, layout, hints);
+        self.mirror(found, &Sending { time: frame.time, direction, seen, readable: Readable::Enough });
     }
 
     /// Shows a frame that the kernel dropped to the sessions that mirror what is rejected, and sends what they want of it,
@@ -249,7 +174,7 @@ impl<O: Outlet> Executor<O> {
             self.unasked.not_ip += 1;
             return;
         };
-        if self.guard.holds_back(&layout, captured) {
+        if self.guard.holds_back(frame.interface, &layout, captured) {
             self.unasked.own += 1;
             return;
         }
@@ -259,83 +184,14 @@ impl<O: Outlet> Executor<O> {
         let taken = was_tapped.then(|| decide(datagrams, tapped, frame.interface, &at_tap)).flatten();
         let Some(found) = decide(&mut self.datagrams_dropped, tapped, frame.interface, &at_drop) else { return };
         let is_taken = taken.is_some_and(|taken| taken.session == found.session);
-        let seen = Seen {
-            captured,
-            original_bytes: frame.original_bytes,
-            link_type: frame.link_type,
-            layout,
-            hints,
-            mtu: tapped.mtu,
-        };
         let readable = if is_taken { Readable::Taken } else { Readable::Some };
-        self.mirror(found, frame.time, frame.direction, &seen, readable);
+        let seen = tapped.seen(frame, captured, layout, hints);
+        self.mirror(found, &Sending { time: frame.time, direction: frame.direction, seen, readable });
     }
 
-    /// Sends what a session wants of a frame.
-    fn mirror(&mut self, found: Match, time: Timestamp, direction: Direction, seen: &Seen<'_>, readable: Readable) {
-        let Some(session) = self.sessions.get_mut(usize::from(found.session)) else { return };
-        let mut plan = self.inner.plan(seen);
-        if !plan.is_whole && readable != Readable::Enough {
-            plan = self.inner.plan_as_seen(seen);
-        }
-        let frames = plan.frames as u64;
-        for (way, candidate) in session.ways.iter().zip(&mut session.candidates) {
-            candidate.is_healthy = self.health.is_healthy(way.target);
-        }
-        let copies = match session.mode {
-            Mode::Balance => 1,
-            Mode::Replicate => session.ways.len() as u64,
-        };
-        let counts = session.counts.of(direction);
-        counts.matched.add(frames * copies, plan.bytes * copies);
-
-        // Cut short by the capture is only what nobody would have sent anyhow.
-        let is_enough = plan.is_whole || (frames == 1 && session.packet_length <= seen.captured.len());
-        if readable == Readable::Taken {
-            return counts.skip(Skip::AlreadyTaken, frames * copies, plan.bytes * copies);
-        }
-        if !is_enough && readable == Readable::Enough {
-            return counts.skip(Skip::Partial, frames * copies, plan.bytes * copies);
-        }
-        if let Some(bucket) = &mut session.bucket
-            && !bucket.take(frames * copies, plan.bytes * copies, time)
-        {
-            return counts.skip(Skip::RateLimit, frames * copies, plan.bytes * copies);
-        }
-        let hash = FlowHash::of(&seen.layout.packet);
-        let chosen = match session.mode {
-            Mode::Balance => match balance::choose(hash, &session.candidates) {
-                Some(at) => at..at + 1,
-                None => return counts.skip(Skip::NoTarget, frames, plan.bytes),
-            },
-            Mode::Replicate => 0..session.ways.len(),
-        };
-        for at in chosen {
-            let (Some(way), Some(candidate)) = (session.ways.get(at), session.candidates.get(at)) else { continue };
-            if !candidate.is_healthy {
-                counts.skip(Skip::NoTarget, frames, plan.bytes);
-                continue;
-            }
-            let envelope = Envelope { src_port: hash.source_port(), dst_port: way.dst_port, tunnel: way.tunnel };
-            let (packet_length, may_fragment, outlet) = (session.packet_length, session.may_fragment, &mut self.outlet);
-            self.inner.for_each(seen, &plan, |wire| {
-                let inner = wire.get(..packet_length).unwrap_or(wire);
-                // What was not kept is on the wire all the same.
-                let wire_bytes = if plan.is_whole { wire.len() as u64 } else { plan.bytes };
-                let copy = Copied {
-                    time,
-                    session: found.session,
-                    direction,
-                    target: way.target,
-                    envelope,
-                    inner,
-                    wire_bytes,
-                    is_partial: !is_enough,
-                    may_fragment,
-                };
-                let taken = if inner.len() > INNER_BYTES_MAX { Err(Skip::TooBig) } else { outlet.take(&copy) };
-                counts.settle(&copy, taken);
-            });
+    fn mirror(&mut self, found: Match, sending: &Sending<'_>) {
+        if let Some(session) = self.sessions.get_mut(usize::from(found.session)) {
+            session.send(sending, &mut self.inner, &self.health, &mut self.outlet);
         }
     }
 
@@ -346,7 +202,7 @@ impl<O: Outlet> Executor<O> {
 
     /// What became of each session's packets, in the order of [`Mirror::sessions`]; without what the outlet has queued.
     pub fn counts(&self) -> Vec<SessionCounts> {
-        self.sessions.iter().map(|session| session.counts).collect()
+        self.sessions.iter().map(Running::counts).collect()
     }
 
     /// Frames that no session was asked about.
@@ -357,38 +213,6 @@ impl<O: Outlet> Executor<O> {
     /// The outlet, to be finished.
     pub fn into_outlet(self) -> O {
         self.outlet
-    }
-}
-
-impl Running {
-    fn new(mirror: &Mirror, session: &Session, vni: Vni, rates: Rates) -> Self {
-        let targets: Vec<_> = mirror.targets_of(session).collect();
-        Self {
-            mode: session.mode,
-            packet_length: session.packet_length.map_or(usize::MAX, |length| length.bytes().into()),
-            may_fragment: session.too_big == TooBig::Fragment,
-            bucket: match rates {
-                Rates::Hold(from) => Some(Bucket::new(session.rate, from)),
-                Rates::Ignored => None,
-            },
-            counts: SessionCounts::default(),
-            candidates: targets
-                .iter()
-                .map(|(_, target)| Candidate {
-                    identity: balance::identity(target.address, target.port.get()),
-                    inverse_weight: choice::inverse_weight(target.weight.number().get()),
-                    is_healthy: true,
-                })
-                .collect(),
-            ways: targets
-                .iter()
-                .map(|(index, target)| Way {
-                    target: *index,
-                    dst_port: target.port.get(),
-                    tunnel: tunnel_header(target.encapsulation, vni),
-                })
-                .collect(),
-        }
     }
 }
 
@@ -424,7 +248,7 @@ fn probe(tapped: &Tapped, packet: &Packet, direction: Direction) -> Probe {
 }
 
 /// Who takes a packet. Fragments follow their first one.
-fn decide(datagrams: &mut Datagrams, tapped: &Tapped, interface: u16, probe: &Probe) -> Option<Match> {
+fn decide(datagrams: &mut Datagrams<Option<Match>>, tapped: &Tapped, interface: u16, probe: &Probe) -> Option<Match> {
     match (probe.fragment, probe.datagram()) {
         (Fragment::First { .. }, Some(datagram)) => {
             let found = tapped.decider.decide(probe);

@@ -41,7 +41,7 @@ impl FlowHash {
 
 /// An IPv4 address, and zeros behind it.
 #[inline]
-fn in_front(address: u32) -> [u8; 16] {
+pub(super) fn in_front(address: u32) -> [u8; 16] {
     (u128::from(address) << 96).to_be_bytes()
 }
 

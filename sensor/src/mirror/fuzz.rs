@@ -36,7 +36,7 @@ pub fn fuzz(data: &[u8]) {
     let mut frames = Vec::new();
     inner.for_each(&seen, &plan, |frame| frames.push(frame.to_vec()));
     check_frames(&seen, &plan, &frames);
-    Guard::new(&[target()]).holds_back(&layout, captured);
+    Guard::new(&[target()], 1).holds_back(0, &layout, captured);
     // As many as a fuzzer has time for.
     for frame in frames.iter().take(4).filter(|frame| frame.len() <= INNER_BYTES_MAX) {
         check_way(frame, 576 + large * 64, size_low % 2 == 0);

@@ -1,97 +1,128 @@
-//! What is never mirrored, whatever the rules say: mirrored copies themselves.
-//!
-//! A copy leaves by an interface that may be tapped itself, and a target may be a host that mirrors to us. So three things
-//! are left alone: a datagram between us and a target on the target's port, in either direction; a target's complaint
-//! that nobody listens there, which quotes the copy; and a copy of a copy, whoever made it, which ends every circle of
-//! sensors after its second round.
+//! What is never mirrored, whatever the rules say: mirrored copies themselves. What they are is said by
+//! [`flowtap_abi::guard`], which the kernel's executor uses too; here is what it asks for.
 
 use std::net::IpAddr;
 
-use super::Target;
-use crate::capture::LinkType;
-use crate::packet::{Addresses, Fragment, Layout, locate};
+use flowtap_abi::guard::{self, Bytes, Suspect, Targets};
+
+use super::datagrams::Datagrams;
+use super::flow_hash::in_front;
+use super::{Datagram, Target};
+use crate::packet::{Addresses, Fragment, Layout};
+
+/// The guard of one stream of frames.
+#[derive(Debug)]
+pub(super) struct Guard {
+    known: Known,
+    /// Whether the first piece of a datagram was held back.
+    datagrams: Datagrams<bool>,
+}
 
 /// The addresses and ports of all targets.
-#[derive(Debug, Clone)]
-pub(super) struct Guard {
-    targets: Vec<(IpAddr, u16)>,
+#[derive(Debug)]
+struct Known {
+    ports: Vec<u16>,
+    /// With the version of IP.
+    addresses: Vec<(u8, [u8; 16])>,
 }
 
 impl Guard {
-    pub(super) fn new(targets: &[Target]) -> Self {
-        Self { targets: targets.iter().map(|target| (target.address, target.port.get())).collect() }
+    /// A guard for these targets. `seed` keeps strangers from choosing datagrams that collide.
+    pub(super) fn new(targets: &[Target], seed: u64) -> Self {
+        let address = |target: &Target| match target.address {
+            IpAddr::V4(address) => (4, in_front(address.to_bits())),
+            IpAddr::V6(address) => (6, address.octets()),
+        };
+        let mut known = Known {
+            ports: targets.iter().map(|target| target.port.get()).collect(),
+            addresses: targets.iter().map(address).collect(),
+        };
+        known.ports.sort_unstable();
+        known.ports.dedup();
+        Self { known, datagrams: Datagrams::new(seed) }
     }
 
-    /// Whether the packet is of the mirror's own making. `ip` is the frame from its IP header on.
+    /// Whether a packet must not be mirrored. Of a datagram in pieces the first one decides for all.
     #[inline]
-    pub(super) fn holds_back(&self, layout: &Layout, frame: &[u8]) -> bool {
+    pub(super) fn holds_back(&mut self, interface: u16, layout: &Layout, frame: &[u8]) -> bool {
         let packet = &layout.packet;
-        match (packet.protocol, packet.icmp) {
-            (UDP, _) => {
-                let is_later = matches!(packet.fragment, Fragment::Later { .. });
-                let is_port = |port: u16| self.targets.iter().any(|(_, known)| *known == port);
-                // Later fragments of a copy have no port: those between us and a target are taken for copies.
-                (is_later || is_port(packet.dst_port))
-                    && (self.is_ours(packet.addresses, packet.dst_port, is_later) || self.is_twice(layout, frame))
+        let datagram = Datagram::of(packet.fragment, packet.addresses, packet.protocol);
+        match (packet.fragment, datagram) {
+            (Fragment::First { .. }, Some(datagram)) => {
+                let is_of_a_copy = self.known.is_of_a_copy(layout, frame);
+                self.datagrams.remember(interface, datagram, is_of_a_copy);
+                is_of_a_copy
             }
-            (ICMP, Some((ICMP_UNREACHABLE, _))) | (ICMPV6, Some((ICMPV6_UNREACHABLE, _))) => {
-                self.is_complaint(layout, frame)
-            }
-            _ => false,
+            (Fragment::Later { .. }, Some(datagram)) => self.datagrams.recall(interface, datagram).unwrap_or(false),
+            _ => self.known.is_of_a_copy(layout, frame),
         }
-    }
-
-    /// Whether a target is at either end.
-    fn is_ours(&self, addresses: Addresses, dst_port: u16, any_port: bool) -> bool {
-        let (src, dst) = addresses.ends();
-        self.targets
-            .iter()
-            .any(|(address, port)| (any_port || *port == dst_port) && (*address == src || *address == dst))
-    }
-
-    /// Whether a copy holds a copy.
-    fn is_twice(&self, layout: &Layout, frame: &[u8]) -> bool {
-        let inner = frame.get(layout.payload_at + OUTER_HEADERS_BYTES..).unwrap_or_default();
-        let tunnel = frame.get(layout.payload_at + 8..).and_then(<[u8]>::first_chunk::<4>);
-        let is_tunnel = matches!(tunnel, Some([0x08, ..] | [0x00, _, 0x65, 0x58]));
-        let within = locate(LinkType::Ethernet, inner, u32::try_from(inner.len()).unwrap_or(u32::MAX));
-        is_tunnel
-            && within.is_ok_and(|within| {
-                within.packet.protocol == UDP && self.targets.iter().any(|(_, port)| *port == within.packet.dst_port)
-            })
-    }
-
-    /// Whether an ICMP error quotes a copy that was sent to a target.
-    fn is_complaint(&self, layout: &Layout, frame: &[u8]) -> bool {
-        let quoted = frame.get(layout.payload_at + ICMP_HEADER_BYTES..).unwrap_or_default();
-        let quoted = locate(LinkType::Raw, quoted, u32::try_from(quoted.len()).unwrap_or(u32::MAX));
-        quoted.is_ok_and(|quoted| {
-            let (_, dst) = quoted.packet.addresses.ends();
-            quoted.packet.protocol == UDP && self.targets.contains(&(dst, quoted.packet.dst_port))
-        })
     }
 }
 
-/// UDP and tunnel header.
-const OUTER_HEADERS_BYTES: usize = 16;
-const ICMP_HEADER_BYTES: usize = 8;
-const ICMP: u8 = 1;
-const ICMP_UNREACHABLE: u8 = 3;
-const ICMPV6: u8 = 58;
-const ICMPV6_UNREACHABLE: u8 = 1;
-const UDP: u8 = 17;
+impl Known {
+    #[inline]
+    fn is_of_a_copy(&self, layout: &Layout, frame: &[u8]) -> bool {
+        let packet = &layout.packet;
+        let (version, src, dst) = match packet.addresses {
+            Addresses::V4 { src, dst } => (4, in_front(src), in_front(dst)),
+            Addresses::V6 { src, dst } => (6, src.to_be_bytes(), dst.to_be_bytes()),
+        };
+        let suspect = Suspect {
+            version,
+            protocol: packet.protocol,
+            src: &src,
+            dst: &dst,
+            ports: Some((packet.src_port, packet.dst_port)),
+            icmp_type: packet.icmp.map(|(icmp_type, _)| icmp_type),
+            content_at: Some(layout.payload_at + HEADER_BYTES),
+        };
+        guard::is_of_a_copy(&suspect, &Captured(frame), self)
+    }
+}
+
+impl Targets for Known {
+    fn has_port(&self, port: u16) -> bool {
+        self.ports.contains(&port)
+    }
+
+    fn has_address(&self, version: u8, address: &[u8; 16]) -> bool {
+        self.addresses.contains(&(version, *address))
+    }
+}
+
+/// As much of a frame as was kept.
+struct Captured<'a>(&'a [u8]);
+
+impl Bytes for Captured<'_> {
+    fn read<const COUNT: usize>(&self, at: usize) -> Option<[u8; COUNT]> {
+        self.0.get(at..)?.first_chunk().copied()
+    }
+}
+
+/// Of UDP and of ICMP.
+const HEADER_BYTES: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::LinkType;
     use crate::mirror::encapsulate::{Envelope, Path, for_each_packet, push_datagram, tunnel_header};
-    use crate::mirror::{Encapsulation, Vni};
+    use crate::mirror::{Encapsulation, Vni, Weight};
+    use crate::packet::locate;
 
     fn guard() -> Guard {
-        Guard { targets: vec![("10.83.0.2".parse().unwrap(), 4789)] }
+        let target = |address: &str| Target {
+            name: address.to_owned(),
+            address: address.parse().unwrap(),
+            port: Encapsulation::Vxlan.port_default(),
+            encapsulation: Encapsulation::Vxlan,
+            weight: Weight::default(),
+            health_check: None,
+        };
+        Guard::new(&[target("10.83.0.2"), target("fd83::2")], 1)
     }
 
-    /// A copy of `inner`, as an Ethernet frame.
+    /// A copy of `inner`, as Ethernet frames.
     fn copy(src: &str, dst: &str, dst_port: u16, mtu: usize, inner: &[u8]) -> Vec<Vec<u8>> {
         let path = Path::new(src.parse().unwrap(), dst.parse().unwrap()).unwrap();
         let tunnel = tunnel_header(Encapsulation::Vxlan, Vni::new(1).unwrap());
@@ -104,39 +135,44 @@ mod tests {
         frames
     }
 
-    fn is_held(frame: &[u8]) -> bool {
-        guard().holds_back(&locate(LinkType::Ethernet, frame, frame.len() as u32).unwrap(), frame)
+    fn holds_back(guard: &mut Guard, interface: u16, frame: &[u8]) -> bool {
+        guard.holds_back(interface, &locate(LinkType::Ethernet, frame, frame.len() as u32).unwrap(), frame)
     }
 
     #[test]
-    fn copies_to_and_from_a_target_are_held_back() {
+    fn what_we_send_is_held_back() {
+        let mut guard = guard();
+        let mut is_held = |frame: &[u8]| holds_back(&mut guard, 0, frame);
         assert!(is_held(&copy("192.0.2.1", "10.83.0.2", 4789, 1500, &[0; 60])[0]));
+        assert!(is_held(&copy("2001:db8::1", "fd83::2", 4789, 1500, &[0; 60])[0]));
         assert!(is_held(&copy("10.83.0.2", "192.0.2.1", 4789, 1500, &[0; 60])[0]), "it mirrors to us");
-        assert!(copy("192.0.2.1", "10.83.0.2", 4789, 60, &[0; 60]).iter().all(|fragment| is_held(fragment)));
         assert!(!is_held(&copy("192.0.2.1", "10.83.0.2", 53, 1500, &[0; 60])[0]), "other traffic of the target");
         assert!(!is_held(&copy("192.0.2.1", "192.0.2.2", 4789, 1500, &[0; 60])[0]), "an overlay network");
-    }
-
-    #[test]
-    fn a_copy_of_a_copy_ends_every_circle() {
         let once = copy("192.0.2.1", "192.0.2.2", 4789, 1500, &[0; 60]).remove(0);
-        let twice = copy("192.0.2.2", "192.0.2.3", 4789, 1500, &once).remove(0);
-        assert!(!is_held(&once));
-        assert!(is_held(&twice));
+        assert!(is_held(&copy("192.0.2.2", "192.0.2.3", 4789, 1500, &once)[0]), "a circle of sensors");
+        // Port unreachable.
+        let sent = copy("192.0.2.1", "10.83.0.2", 4789, 1500, &[0; 60]).remove(0);
+        let mut error = vec![0; 12];
+        error.extend([
+            8, 0, 0x45, 0, 0, 128, 0, 0, 0, 0, 64, 1, 0, 0, 10, 83, 0, 2, 192, 0, 2, 1, 3, 3, 0, 0, 0, 0, 0, 0,
+        ]);
+        error.extend(&sent[14..]);
+        assert!(is_held(&error));
     }
 
     #[test]
-    fn complaints_about_copies_are_held_back() {
-        let error = |dst: &str, port| {
-            let sent = copy("192.0.2.1", dst, port, 1500, &[0; 60]).remove(0);
-            let mut frame = vec![0; 12];
-            frame.extend([8, 0, 0x45, 0, 0, 128, 0, 0, 0, 0, 64, 1, 0, 0, 10, 83, 0, 2, 192, 0, 2, 1]);
-            frame.extend([3, 3, 0, 0, 0, 0, 0, 0]);
-            frame.extend(&sent[14..]);
-            frame
-        };
-        assert!(is_held(&error("10.83.0.2", 4789)));
-        assert!(!is_held(&error("10.83.0.2", 53)));
-        assert!(!is_held(&error("192.0.2.2", 4789)));
+    fn later_pieces_follow_their_first_one() {
+        for (src, dst) in [("192.0.2.1", "10.83.0.2"), ("2001:db8::1", "fd83::2")] {
+            let mut guard = guard();
+            let mut is_held = |interface, frame: &[u8]| holds_back(&mut guard, interface, frame);
+            // The length of the smallest IPv6 path.
+            let pieces = copy(src, dst, 4789, 1280, &[0; 4000]);
+            let others = copy(src, dst, 53, 1280, &[0; 4000]);
+            assert_eq!(pieces.len(), 4);
+            assert!(!is_held(0, &pieces[1]), "nobody knows yet what it is of");
+            assert!(pieces.iter().all(|piece| is_held(0, piece)));
+            assert!(!is_held(1, &pieces[1]), "another interface");
+            assert!(!others.iter().any(|piece| is_held(0, piece)), "the identification is in use again");
+        }
     }
 }

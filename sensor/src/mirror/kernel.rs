@@ -34,7 +34,11 @@ pub use tend::Notice;
 pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 
 use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation};
-use crate::{capture::kernel::Device, classify::Classifier, sys::barrier};
+use crate::{
+    capture::kernel::{Device, FlowPrograms},
+    classify::Classifier,
+    sys::barrier,
+};
 use aya::{Ebpf, programs::tc::SchedClassifierLink};
 use direct::Direct;
 use flowtap_abi::mirror::{CopyCounts, Unjudged};
@@ -49,6 +53,7 @@ use tunnel::{Tunnel, tunnels_of};
 /// The mirror in the kernel. Dropping it stops mirroring and takes its tunnel devices away.
 pub struct KernelMirror {
     object: Ebpf,
+    flow_programs: FlowPrograms,
     tables: Tables,
     direct: Direct,
     netlink: Netlink,
@@ -90,6 +95,7 @@ impl KernelMirror {
         let direct = Direct::new(&mut object, counts_losses)?;
         let mut this = Self {
             object,
+            flow_programs: FlowPrograms::default(),
             tables,
             direct,
             netlink: Netlink::open().map_err(KernelMirrorError::Netlink)?,
@@ -111,6 +117,11 @@ impl KernelMirror {
         };
         this.replace(plan)?;
         Ok(this)
+    }
+
+    /// Attaches its programs directly behind these, at interfaces where they count, and not behind all that are there.
+    pub fn set_flow_programs(&mut self, programs: FlowPrograms) {
+        self.flow_programs = programs;
     }
 
     /// Mirrors what passes `device` from now on, as far as a session applies to it; once, however often it is called.

@@ -6,32 +6,29 @@
 //! bear a mark, are turned away by a filter before anything is copied.
 
 mod drops;
+mod taps;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
-use nix::libc;
-use nix::net::if_::{if_indextoname, if_nameindex};
+use nix::net::if_::if_indextoname;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::executor::{Health, Rates, Tapped};
 use super::health::HealthChecks;
-use super::inner::{Hints, PartialChecksum};
 use super::report::Report;
 use super::sender::{NetworkOutlet, Senders, WhenFull};
 use super::socket::TargetSocket;
 use super::{Executor, Mirror, Vni};
 use crate::capture::dropped::DropSource;
-use crate::capture::{Direction, Frame, LinkType, socket_filter};
 use crate::classify::Classifier;
 use crate::config::glob::Glob;
 use crate::feed::Clock;
-use crate::sys::packet_socket::{Arrival, Inbox, PacketSocket, VirtioNetHeader};
 use crate::time::{NANOS_PER_SEC, Timestamp};
 use drops::Drops;
+use taps::Taps;
 
 /// What to mirror, and how interfaces are known.
 #[derive(Clone)]
@@ -208,21 +205,9 @@ impl Works {
     }
 }
 
-/// An interface that is tapped.
-struct Tap {
-    socket: PacketSocket,
-    kernel_index: u32,
-    /// Ours.
-    interface: u16,
-    is_loopback: bool,
-}
-
-/// All taps, by name.
-type Taps = BTreeMap<String, Tap>;
-
 fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<Command>, shared: &Mutex<Report>) {
     let Sight { taps: makes_taps, drops } = sight;
-    let (mut taps, mut inbox) = (Taps::new(), Inbox::new(FRAMES_AT_ONCE));
+    let mut taps = Taps::default();
     let mut drops = drops.map(|source| Drops::new(source, makes_taps));
     let mut frame_bytes = Vec::new();
     let mut earlier = Report::default();
@@ -249,7 +234,7 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
         let now = clock();
         if now >= scan_due || scan_due.0 > now.0 + 2 * NANOS_PER_SEC {
             if makes_taps {
-                scan(&mut taps, &works);
+                taps.scan(&works);
             }
             if let Some(drops) = &mut drops {
                 drops.look_again();
@@ -257,16 +242,16 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
             scan_due = Timestamp(now.0 + NANOS_PER_SEC);
         }
         wait(&taps, drops.as_ref());
-        see(&mut taps, drops.as_mut(), &mut works, &mut inbox, &mut frame_bytes);
+        see(&mut taps, drops.as_mut(), &mut works, &mut frame_bytes);
         works.executor.flush();
-        earlier.tap_drops += taps.values().filter_map(|tap| tap.socket.take_drops().ok()).sum::<u64>();
+        earlier.tap_drops += taps.take_drops();
         *lock(shared) = report(&works, &earlier, drops.as_ref());
     }
-    see(&mut taps, drops.as_mut(), &mut works, &mut inbox, &mut frame_bytes);
+    see(&mut taps, drops.as_mut(), &mut works, &mut frame_bytes);
     if let Some(drops) = &mut drops {
         drops.finish(&mut works, &mut frame_bytes);
     }
-    earlier.tap_drops += taps.values().filter_map(|tap| tap.socket.take_drops().ok()).sum::<u64>();
+    earlier.tap_drops += taps.take_drops();
     let mut report = works.finish();
     report.merge(&earlier);
     report.at_drop = drops.as_ref().map(Drops::told).unwrap_or_default();
@@ -282,34 +267,10 @@ fn report(works: &Works, earlier: &Report, drops: Option<&Drops>) -> Report {
 }
 
 /// Shows the executor what has come by every way, as much as a turn allows.
-fn see(taps: &mut Taps, drops: Option<&mut Drops>, works: &mut Works, inbox: &mut Inbox, frame_bytes: &mut Vec<u8>) {
-    for tap in taps.values_mut() {
-        read(tap, &mut works.executor, inbox, frame_bytes);
-    }
+fn see(taps: &mut Taps, drops: Option<&mut Drops>, works: &mut Works, frame_bytes: &mut Vec<u8>) {
+    taps.show(&mut works.executor, frame_bytes);
     if let Some(drops) = drops {
         drops.show(works, frame_bytes);
-    }
-}
-
-/// Opens taps on interfaces that have come, and closes those of interfaces that are gone or wanted no more.
-fn scan(taps: &mut Taps, works: &Works) {
-    let Ok(list) = if_nameindex() else { return };
-    let present = list.iter().map(|interface| (interface.name().to_string_lossy().into_owned(), interface.index()));
-    let wanted: BTreeMap<String, u32> = present.filter(|(name, _)| works.wants(name)).collect();
-    taps.retain(|name, tap| wanted.get(name) == Some(&tap.kernel_index));
-    for (name, kernel_index) in wanted {
-        if taps.contains_key(&name) || taps.len() >= TAPS_MAX {
-            continue;
-        }
-        match PacketSocket::open(kernel_index, &socket_filter::without_copies(), BUFFER_BYTES) {
-            Ok(socket) => {
-                let Some(interface) = index_of(&works.names, &name) else { continue };
-                tracing::info!(interface = name, "mirrored");
-                let is_loopback = name == "lo";
-                taps.insert(name, Tap { socket, kernel_index, interface, is_loopback });
-            }
-            Err(error) => tracing::debug!(interface = name, %error, "can't be mirrored yet"),
-        }
     }
 }
 
@@ -325,92 +286,9 @@ fn index_of(names: &Names, name: &str) -> Option<u16> {
 fn wait(taps: &Taps, drops: Option<&Drops>) {
     let readiness = drops.map(Drops::readiness);
     let of_drops = readiness.iter().map(|fd| PollFd::new(fd, PollFlags::IN));
-    let mut waiting: Vec<_> =
-        taps.values().map(|tap| PollFd::new(&tap.socket, PollFlags::IN)).chain(of_drops).collect();
+    let mut waiting: Vec<_> = taps.sockets().map(|socket| PollFd::new(socket, PollFlags::IN)).chain(of_drops).collect();
     // A signal that comes between is as good as a frame: the caller looks and comes back.
     poll(&mut waiting, Some(&WAIT)).ok();
-}
-
-/// Shows the executor what has come, as much as a turn allows.
-fn read(tap: &mut Tap, executor: &mut Executor<NetworkOutlet>, inbox: &mut Inbox, frame_bytes: &mut Vec<u8>) {
-    for _ in 0..READS_PER_TURN {
-        // What is wrong with an interface shows in the next scan.
-        let Ok(received) = tap.socket.receive(inbox) else { return };
-        for (arrival, captured) in (0..received).filter_map(|number| inbox.arrival(number)) {
-            if let Some(frame) = frame(tap, &arrival) {
-                show(executor, &frame, &arrival, captured, frame_bytes);
-            }
-        }
-    }
-}
-
-/// A frame as the executor wants it; loopback shows everything twice, and once is enough.
-fn frame(tap: &Tap, arrival: &Arrival) -> Option<Frame> {
-    let direction = match (arrival.packet_type, tap.is_loopback) {
-        (libc::PACKET_OUTGOING, true) => return None,
-        (libc::PACKET_OUTGOING, false) => Direction::Egress,
-        _ => Direction::Ingress,
-    };
-    Some(Frame {
-        time: Timestamp(arrival.time_ns),
-        offset: 0,
-        captured_bytes: arrival.captured_bytes as u32,
-        original_bytes: arrival.original_bytes as u32,
-        interface: tap.interface,
-        link_type: link_type(arrival.hardware_type),
-        direction,
-    })
-}
-
-fn show(
-    executor: &mut Executor<NetworkOutlet>,
-    frame: &Frame,
-    arrival: &Arrival,
-    captured: &[u8],
-    frame_bytes: &mut Vec<u8>,
-) {
-    let offload = &arrival.offload;
-    match arrival.tag.and_then(|tag| tagged(frame, captured, tag, frame_bytes)) {
-        Some(longer) => executor.observe(&longer, frame_bytes, hints(offload, TAG_BYTES)),
-        None => executor.observe(frame, captured, hints(offload, 0)),
-    }
-}
-
-/// Puts a tag back into an Ethernet frame, which then is in `frame_bytes`.
-fn tagged(frame: &Frame, captured: &[u8], tag: [u8; 4], frame_bytes: &mut Vec<u8>) -> Option<Frame> {
-    let addresses = captured.split_at_checked(ETHERNET_ADDRESSES_BYTES);
-    let (addresses, rest) = addresses.filter(|_| frame.link_type == LinkType::Ethernet)?;
-    frame_bytes.clear();
-    frame_bytes.extend_from_slice(addresses);
-    frame_bytes.extend_from_slice(&tag);
-    frame_bytes.extend_from_slice(rest);
-    Some(Frame {
-        captured_bytes: frame.captured_bytes + TAG_BYTES as u32,
-        original_bytes: frame.original_bytes + TAG_BYTES as u32,
-        ..*frame
-    })
-}
-
-/// What the kernel says was left to the card, in a frame into which a tag of `tag_bytes` was put back. Where it puts the
-/// tag in the header's account itself, the checksum is found all the same: see [`super::inner`].
-fn hints(offload: &VirtioNetHeader, tag_bytes: usize) -> Hints {
-    let needs_checksum = offload.flags & VirtioNetHeader::NEEDS_CSUM != 0;
-    let start = usize::from(offload.csum_start) + tag_bytes;
-    Hints::Kernel {
-        checksum: needs_checksum.then_some(PartialChecksum { start, at: start + usize::from(offload.csum_offset) }),
-        segment_bytes: (offload.gso_type != 0 && offload.gso_size > 0).then_some(offload.gso_size.into()),
-    }
-}
-
-/// What a device's frames begin with (linux/if_arp.h).
-fn link_type(hardware_type: u16) -> LinkType {
-    match hardware_type {
-        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => LinkType::Ethernet,
-        libc::ARPHRD_NONE | libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 | libc::ARPHRD_SIT | libc::ARPHRD_IPGRE => {
-            LinkType::Raw
-        }
-        _ => LinkType::Unsupported,
-    }
 }
 
 /// The interface's MTU; that of Ethernet if it does not say.
@@ -423,14 +301,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many interfaces are tapped at once.
-const TAPS_MAX: usize = 256;
-/// The kernel's buffer of a tap.
-const BUFFER_BYTES: usize = 32 * 1024 * 1024;
-/// How many frames are taken from a tap at once, and how often before it is another's turn.
-const FRAMES_AT_ONCE: usize = 32;
-const READS_PER_TURN: usize = 16;
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const MTU_DEFAULT: usize = 1500;
-const ETHERNET_ADDRESSES_BYTES: usize = 12;
-const TAG_BYTES: usize = 4;

@@ -53,6 +53,18 @@ pub struct Datagram {
     pub id: u32,
 }
 
+impl Datagram {
+    /// The datagram that a fragment belongs to; `None` for whole packets.
+    pub fn of(fragment: Fragment, addresses: Addresses, protocol: u8) -> Option<Self> {
+        let (Fragment::First { id } | Fragment::Later { id }) = fragment else { return None };
+        let protocol = match addresses {
+            Addresses::V4 { .. } => protocol,
+            Addresses::V6 { .. } => 0,
+        };
+        Some(Self { addresses, protocol, id })
+    }
+}
+
 impl Probe {
     /// A packet at the tap. `direction` and `class` are what the capture and the classifier say.
     pub fn at_tap(packet: &Packet, direction: Direction, class: Option<TrafficClass>) -> Self {
@@ -72,12 +84,7 @@ impl Probe {
 
     /// The datagram that a fragment belongs to; `None` for whole packets.
     pub fn datagram(&self) -> Option<Datagram> {
-        let (Fragment::First { id } | Fragment::Later { id }) = self.fragment else { return None };
-        let protocol = match self.addresses {
-            Addresses::V4 { .. } => self.protocol,
-            Addresses::V6 { .. } => 0,
-        };
-        Some(Datagram { addresses: self.addresses, protocol, id })
+        Datagram::of(self.fragment, self.addresses, self.protocol)
     }
 
     /// Source and destination.

@@ -1,14 +1,11 @@
 //! Mirroring must not harm the host: no loops, no way in, and nothing lost by what others do to it.
 
-use std::thread::sleep;
-use std::time::Duration;
-
 use flowtap_tests::Dir;
 use flowtap_tests::program::flowtap;
 
 use super::super::daemon::{Daemon, in_each_plane};
-use super::super::net::{hear, inside, must, namespaced, python, tool, until_ready};
-use super::{ALL, Collector, ledger, start};
+use super::super::net::{comes_true, hear, inside, must, namespaced, python, settles, tool, until_ready};
+use super::{ALL, Collector, MIRRORED, ledger, start};
 
 #[test]
 fn own_copies_are_neither_mirrored_nor_logged() {
@@ -42,16 +39,13 @@ fn face_each_other(plane: &str) {
     other.add("m.toml", config.replace("near0", "ids0").replace("10.83.0.2", "10.83.0.1"));
     let command = namespaced(&collector.namespace, flowtap().to_str().unwrap(), &["run"]);
     let arguments = ["--config", "m.toml", "--capture", plane];
-    let there = Daemon::launch(command, &other, other.path("logs"), &arguments);
-    sleep(Duration::from_millis(1200));
+    let mut there = Daemon::launch(command, &other, other.path("logs"), &arguments);
+    there.until(|log| log.contains(MIRRORED));
     let _listener = net.listener();
     net.send(100, 0);
-    sleep(Duration::from_secs(2));
-    let script = "cd /sys/class/net/ids0/statistics; cat rx_packets tx_packets";
-    let output = namespaced(&collector.namespace, "sh", &["-c", script]).output().unwrap();
-    let counts = String::from_utf8(output.stdout).unwrap();
-    let [received, sent]: [u64; 2] =
-        counts.lines().map(|count| count.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap();
+    let passed = || ["rx_packets", "tx_packets"].map(|what| statistic(&collector.namespace, "ids0", what));
+    comes_true(|| passed()[0] >= 100);
+    let [received, sent] = settles(passed);
     // Each copy may be answered, and mirrored once by the other.
     assert!((100..=300).contains(&received) && sent <= 300, "{received} in, {sent} out");
     ledger(&dir);
@@ -86,7 +80,7 @@ fn ring(plane: &str) {
         .replace("\"near0\"", "\"*0\"")
         .replace("[[mirror.target]]", "[[interface]]\nname = \"*1\"\n[[mirror.target]]");
     let hosts = [(near, "10.83.0.2"), (ids, "10.84.0.2"), (&*third, "10.85.0.2")];
-    let daemons: Vec<_> = hosts
+    let mut daemons: Vec<_> = hosts
         .iter()
         .zip(&dirs)
         .map(|((namespace, target), dir)| {
@@ -95,25 +89,30 @@ fn ring(plane: &str) {
             Daemon::launch(command, dir, dir.path("logs"), &["--config", "m.toml", "--capture", plane])
         })
         .collect();
-    sleep(Duration::from_millis(1200));
+    for (daemon, interfaces) in daemons.iter_mut().zip([3, 2, 2]) {
+        daemon.until(|log| log.matches(MIRRORED).count() == interfaces);
+    }
     let _listener = net.listener();
-    let passed = |(namespace, device): (&str, &str)| -> u64 {
-        let file = format!("/sys/class/net/{device}/statistics/rx_packets");
-        let output = namespaced(namespace, "cat", &[&file]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
-    };
     let cables = [(ids, "ids0"), (&*third, "third0"), (near, "out1")];
-    let before = cables.map(passed);
+    let passed = || cables.map(|(namespace, device)| statistic(namespace, device, "rx_packets"));
+    let before = passed();
     net.send(100, 0);
-    sleep(Duration::from_secs(3));
-    let after = cables.map(passed);
-    let counts: Vec<_> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    comes_true(|| passed()[0] >= before[0] + 100);
+    let counts: Vec<_> = settles(passed).iter().zip(before).map(|(after, before)| after - before).collect();
     // Each copy may be answered, and what comes from another host is mirrored once, as traffic that it is.
     assert!((100..=500).contains(&counts[0]) && counts.iter().all(|count| *count <= 500), "{plane}: {counts:?}");
     for dir in &dirs {
         ledger(dir);
     }
     drop(daemons);
+}
+
+/// What the kernel counts of a device.
+#[track_caller]
+fn statistic(namespace: &str, device: &str, what: &str) -> u64 {
+    let output =
+        namespaced(namespace, "cat", &[&format!("/sys/class/net/{device}/statistics/{what}")]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
 }
 
 #[test]
@@ -176,7 +175,6 @@ fn a_tunnel_device_that_is_taken_away_is_made_again_and_goes_in_the_end() {
     daemon.wait();
     assert!(tool("ip", &["-n", &net.near, "link", "show", DEVICE]), "a crash leaves the device");
     let daemon = start("ebpf", &net, &dir, ALL);
-    sleep(Duration::from_secs(1));
     let capture = collector.capture(&dir);
     net.send(20, 0);
     assert_eq!(capture.receiver(1514).copies().len(), 20);

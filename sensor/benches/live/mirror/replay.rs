@@ -1,6 +1,6 @@
 //! A capture mirrored over the network as fast as it goes, against tcpreplay with the file of the same copies.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use super::{OUT, Site, write_configuration};
+use super::{ALL, OUT, Site, configuration};
 use crate::blast::{frame, set_flow};
 use crate::machine::busy;
 use crate::measure;
@@ -38,14 +38,15 @@ pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<()> {
     let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
     let [plain, copies] = ["plain.pcap", "copies.pcap"].map(|name| directory.path().join(name));
     let bytes = write_capture(&plain, packets)?;
-    let configuration = write_configuration(directory.path(), "*")?;
+    let file = directory.path().join("mirror.toml");
+    fs::write(&file, configuration("*", ALL))?;
     let replay = |way: &[&str]| {
         let mut command = Command::new(&options.flowtap);
         command
             .arg("replay")
             .arg(&plain)
             .args(["--output", "/dev/null", "--local", "192.0.2.0/24", "--config"])
-            .arg(&configuration)
+            .arg(&file)
             .args(way);
         command
     };

@@ -11,7 +11,7 @@ use flowtap::classify::Classifier;
 use flowtap::config::{Flags, RawConfig, Settings};
 use flowtap::mirror::kernel::{CopyOutcome, KernelMirror, MirrorSizes, Plan, is_skip, outcome_name};
 
-use super::{IDS_IP, NEAR, OUT, OUT_IP, Site, VNI, configuration};
+use super::{ALL, IDS_IP, NEAR, OUT, OUT_IP, Site, VNI, configuration};
 use crate::watchers::{Watch, Watcher};
 use crate::wire::{Place, SENDER, counts, pin};
 
@@ -63,7 +63,7 @@ impl Tap {
                     Tapping::Mirred
                 }
                 Self::Programs => {
-                    let mut mirror = programs(&configuration(NEAR, IDS_IP))?;
+                    let mut mirror = programs(&configuration(NEAR, ALL))?;
                     mirror.attach(&Device::find(NEAR)?)?;
                     Tapping::Programs(Box::new(mirror))
                 }
@@ -121,7 +121,7 @@ fn mirred(site: &Site) -> Result<()> {
 ///
 /// When it can't be started.
 pub(super) fn run(plane: &'static str, flowtap: &Path) -> Result<Watch> {
-    let mut watch = Watch::start(Watcher::Flowtap(plane), flowtap, NEAR, &configuration(NEAR, IDS_IP))?;
+    let mut watch = Watch::start(Watcher::Flowtap(plane), flowtap, NEAR, &configuration(NEAR, ALL))?;
     match plane {
         "ebpf" => watch.until(|said| said.contains("mirrored, as far as sessions say"))?,
         // The thread taps soon.

@@ -15,7 +15,7 @@ use aya::{
 use flowtap::capture::kernel::{Device, OBJECT};
 use flowtap::mirror::kernel::KernelMirror;
 
-use super::{IDS_IP, Site, configuration, tap};
+use super::{ALL, Site, configuration, tap};
 use crate::Options;
 use crate::blast::{frame, set_flow};
 use crate::wire::{ELSEWHERE, Place, SENDER, pin};
@@ -85,10 +85,7 @@ fn empty() -> Result<SchedClassifier> {
 /// The ingress program with tables for these rules, at the loopback device of the calling thread's namespace.
 fn tapping(rules: &str) -> Result<(SchedClassifier, KernelMirror)> {
     let before = own_programs()?;
-    let text = configuration(LOOPBACK, IDS_IP);
-    let (head, _) = text.split_once("rules = [").context("a configuration without rules")?;
-    let (_, tail) = text.split_once("]\n[[mirror.session]]").context("a configuration without sessions")?;
-    let mut mirror = tap::programs(&format!("{head}rules = [{rules}]\n[[mirror.session]]{tail}"))?;
+    let mut mirror = tap::programs(&configuration(LOOPBACK, rules))?;
     mirror.attach(&Device::find(LOOPBACK)?)?;
     let own = own_programs()?;
     let is_new = |id: u32| own.contains(&id) && !before.contains(&id);
@@ -122,7 +119,6 @@ fn none_of(count: u32) -> String {
     })
 }
 
-const ALL: &str = "{ direction = \"ingress\", number = 100, action = \"accept\" }";
 const LOOPBACK: &str = "lo";
 const TAP: &str = "mirror_ingress";
 const EMPTY: &str = "yardstick_empty";

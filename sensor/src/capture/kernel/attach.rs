@@ -16,11 +16,16 @@ use aya::{
     BtfError, Ebpf,
     maps::{Array, MapError},
     programs::{
-        BtfTracePoint, LinkOrder, ProgramError, RawTracePoint, SchedClassifier, TcAttachType,
+        BtfTracePoint, LinkOrder, MultiProgram, ProgramError, ProgramFd, RawTracePoint, SchedClassifier, TcAttachType,
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError},
     },
 };
-use std::{collections::HashMap, io};
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
 
 /// An interface that programs can be attached to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,11 +182,13 @@ impl Taps {
     ///
     /// # Errors
     /// The kernel refuses a program.
-    pub fn load_programs(&mut self) -> Result<(), TapError> {
+    pub fn load_programs(&mut self) -> Result<FlowPrograms, TapError> {
+        let mut programs = Vec::new();
         for name in ["flow_ingress", "flow_egress", "flow_ingress_l3", "flow_egress_l3"] {
-            self.classifier(name)?;
+            let program = self.classifier(name)?.fd().and_then(|program| Ok(program.try_clone()?));
+            programs.push((name, FlowProgram(program.map_err(failed(name))?)));
         }
-        Ok(())
+        Ok(FlowPrograms(programs.into()))
     }
 
     /// Indexes of the interfaces that are counted.
@@ -257,6 +264,27 @@ impl Taps {
             patiently(|| program.load()).map_err(failed(name))?;
         }
         Ok(program)
+    }
+}
+
+/// The programs that count, for who attaches others behind them.
+#[derive(Debug, Clone, Default)]
+pub struct FlowPrograms(Arc<[(&'static str, FlowProgram)]>);
+
+#[derive(Debug)]
+struct FlowProgram(ProgramFd);
+
+impl FlowPrograms {
+    /// The place directly behind the program of that name, at an interface that it is attached to.
+    pub fn behind(&self, name: &str) -> Option<LinkOrder> {
+        let (_, program) = self.0.iter().find(|(known, _)| *known == name)?;
+        LinkOrder::after_program(program).ok()
+    }
+}
+
+impl MultiProgram for FlowProgram {
+    fn fd(&self) -> Result<BorrowedFd<'_>, ProgramError> {
+        Ok(self.0.as_fd())
     }
 }
 

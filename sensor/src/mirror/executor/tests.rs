@@ -7,8 +7,9 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::capture::LinkType;
-use crate::mirror::counters::Volume;
-use crate::mirror::{Criteria, Filter, Rule, RuleAction, Target};
+use crate::mirror::counters::{Skip, Volume};
+use crate::mirror::encapsulate::Envelope;
+use crate::mirror::{Criteria, Filter, Mode, Rule, RuleAction, Session, Target, TooBig};
 
 /// Keeps copies; refuses those that it is told to.
 #[derive(Clone, Default)]

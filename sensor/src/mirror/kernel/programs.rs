@@ -149,13 +149,28 @@ pub(super) fn attach(
     device: &str,
     at: TcAttachType,
 ) -> Result<SchedClassifierLink, ProgramsError> {
+    attach_behind(None, object, program, device, at)
+}
+
+/// The same directly behind one of them, if that one is there.
+pub(super) fn attach_behind(
+    other: Option<LinkOrder>,
+    object: &mut Ebpf,
+    program: &'static str,
+    device: &str,
+    at: TcAttachType,
+) -> Result<SchedClassifierLink, ProgramsError> {
     let failed = |cause| ProgramsError::Program { program, device: device.to_owned(), cause: Box::new(cause) };
     let classifier = classifier(object, program).map_err(|error| match error {
         ProgramsError::Program { cause, .. } if is_denied(&cause) => ProgramsError::TooLate { program },
         error => error,
     })?;
-    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
-    let link = classifier.attach_with_options(device, at, last).map_err(failed)?;
+    let mut link = |order| classifier.attach_with_options(device, at, TcAttachOptions::TcxOrder(order));
+    let link = match other.map(&mut link) {
+        Some(Ok(link)) => link,
+        // Another error than that the other one isn't there shows again.
+        Some(Err(_)) | None => link(LinkOrder::last()).map_err(failed)?,
+    };
     classifier.take_link(link).map_err(failed)
 }
 

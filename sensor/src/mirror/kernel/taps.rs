@@ -26,14 +26,16 @@ impl KernelMirror {
 
     pub(super) fn tap_programs(&mut self, device: &Device) -> Result<[SchedClassifierLink; 2], ProgramsError> {
         let (ingress, egress) = if device.ethernet {
-            ("mirror_ingress", "mirror_egress")
+            (("flow_ingress", "mirror_ingress"), ("flow_egress", "mirror_egress"))
         } else {
-            ("mirror_ingress_l3", "mirror_egress_l3")
+            (("flow_ingress_l3", "mirror_ingress_l3"), ("flow_egress_l3", "mirror_egress_l3"))
         };
-        Ok([
-            programs::attach(&mut self.object, ingress, &device.name, TcAttachType::Ingress)?,
-            programs::attach(&mut self.object, egress, &device.name, TcAttachType::Egress)?,
-        ])
+        // What was counted has been mirrored as well, also where somebody else's program drops it: none is in between.
+        let mut attach = |(counts, mirrors), at| {
+            let behind = self.flow_programs.behind(counts);
+            programs::attach_behind(behind, &mut self.object, mirrors, &device.name, at)
+        };
+        Ok([attach(ingress, TcAttachType::Ingress)?, attach(egress, TcAttachType::Egress)?])
     }
 
     /// Attaches what a plan needs beyond what is there. Without lists the programs do nothing yet.

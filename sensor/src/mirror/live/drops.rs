@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
-use super::{FRAMES_AT_ONCE, READS_PER_TURN, TAG_BYTES, Works, tagged};
+use super::Works;
+use super::taps::{FRAMES_AT_ONCE, READS_PER_TURN, TAG_BYTES, tagged};
 use crate::capture::dropped::{DropSource, Dropped};
 use crate::capture::{Direction, Frame};
 use crate::mirror::inner::{Hints, PartialChecksum};

@@ -2,7 +2,7 @@
 //! room.
 
 use super::{
-    super::{DropCopies, Sizes, load},
+    super::{DropCopies, Sizes, Taps, load},
     SMALL,
     live::{DATAGRAM_BYTES, datagrams, nftables, send, watched},
     namespace::{FAR_V4, FAR_V6, NEAR_V4, NEAR_V6, ip},
@@ -59,16 +59,21 @@ const RULES: &str = "table inet test {
     chain postrouting { type filter hook postrouting priority 0; udp dport 5003 drop; }
 }";
 
+/// Copies of what netfilter drops, once they are wanted.
+fn of_netfilter(taps: &mut Taps) -> DropCopies {
+    let netfilter = taps.reasons().number("NETFILTER_DROP").unwrap();
+    taps.want(&[netfilter]).unwrap();
+    taps.attach_verdicts().unwrap();
+    taps.take_copies().unwrap()
+}
+
 #[test]
 fn copies_hold_what_was_sent() {
     let Some((pair, mut taps, _drain, device)) = watched() else { return };
     if !nftables(RULES) {
         return;
     }
-    let netfilter = taps.reasons().number("NETFILTER_DROP").unwrap();
-    taps.want(&[netfilter]).unwrap();
-    taps.attach_verdicts().unwrap();
-    let mut copies = taps.take_copies().unwrap();
+    let mut copies = of_netfilter(&mut taps);
     assert!(taps.take_copies().is_err(), "there is one part of it");
 
     send(&pair, NEAR_V4, 5001, 2);
@@ -117,10 +122,7 @@ fn a_copy_ends_where_the_readable_part_does_and_tells_the_whole_length() {
     // One that is longer than the largest copy, in one piece; and a super-packet, whose payload lies in pages.
     ip(&format!("link set {} mtu 20000", super::namespace::NEAR));
     pair.far(|| ip("link set far0 mtu 20000"));
-    let netfilter = taps.reasons().number("NETFILTER_DROP").unwrap();
-    taps.want(&[netfilter]).unwrap();
-    taps.attach_verdicts().unwrap();
-    let mut copies = taps.take_copies().unwrap();
+    let mut copies = of_netfilter(&mut taps);
     copies.want(true).unwrap();
     let payload: Vec<u8> = (0..9000_u32).map(|number| number.to_be_bytes()[3]).collect();
     let sent = payload.clone();
@@ -151,10 +153,7 @@ fn what_finds_no_room_is_counted_by_its_reason() {
     if !nftables(RULES) {
         return;
     }
-    let netfilter = taps.reasons().number("NETFILTER_DROP").unwrap();
-    taps.want(&[netfilter]).unwrap();
-    taps.attach_verdicts().unwrap();
-    let mut copies = taps.take_copies().unwrap();
+    let mut copies = of_netfilter(&mut taps);
     copies.want(true).unwrap();
     send(&pair, NEAR_V4, 5001, 50);
     let taken = take(&mut copies).len();

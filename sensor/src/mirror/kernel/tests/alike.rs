@@ -8,7 +8,7 @@ use super::{
     outcome, plan, protocol, session, target,
 };
 use crate::{
-    capture::{Direction, Frame, LinkType},
+    capture::{Direction, Frame, LinkType, kernel::Device},
     classify::{Classifier, LocalNetworks},
     mirror::{
         Criteria, Decider, Executor, Mirror, Outlet, RuleAction,
@@ -24,7 +24,6 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 /// All of a copy that both executors make: target, outer source port, VXLAN header, inner frame.
@@ -219,15 +218,8 @@ fn weights_and_messages_without_ports_are_judged_alike() {
         }
     }
     // A datagram in pieces.
-    for (offset, more) in [(0, 0x20), (1, 0x20), (2, 0)] {
-        let mut piece = frames::ip(near, far, UDP, &[7, 0, 0, 53, 0, 24, 0, 0]);
-        (piece[6], piece[7]) = (more, offset);
-        let sum = u16::from_be_bytes([piece[10], piece[11]]);
-        // RFC 1624: what the field gained, the sum loses.
-        let sum = !(u32::from(!sum) + u32::from(u16::from_be_bytes([more, offset])));
-        let sum = sum as u16;
-        piece[10..12].copy_from_slice(&sum.to_be_bytes());
-        sent.push(frames::ethernet(None, &piece));
+    for place in [0x2000, 0x2001, 2] {
+        sent.push(frames::ethernet(None, &frames::piece(near, far, 7, place, &[7, 0, 0, 53, 0, 24, 0, 0])));
     }
     let (made, expected) = (kernel(&net, &sent), model.make(&sent));
     assert_eq!(made.len(), expected.len(), "{:?}", mirror.counters());
@@ -235,6 +227,84 @@ fn weights_and_messages_without_ports_are_judged_alike() {
         assert!(ours == theirs, "{ours:?}\n{theirs:?}");
     }
     frames_of(&mirror);
+}
+
+/// What each guard holds back: [`flowtap_abi::guard`] has the cases one by one.
+#[test]
+fn copies_of_copies_are_held_back_alike() {
+    let Some(net) = Net::join() else { return };
+    let Some((mirror, mut model)) = of_targets(&net, &["1"]) else { return };
+    let address = |text: &str| -> IpAddr { text.parse().unwrap() };
+    let [target, us, other] = [TARGETS[0], "198.51.100.1", "203.0.113.9"].map(address);
+    let [us6, other6] = ["2001:db8::1", "2001:db8::9"].map(address);
+    let datagram = |src_port: u16, dst_port: u16, payload: &[u8]| {
+        let length = (8 + payload.len() as u16).to_be_bytes();
+        [&src_port.to_be_bytes(), &dst_port.to_be_bytes(), &length, &[0, 0][..], payload].concat()
+    };
+    let between = |src, dst, src_port, dst_port| frames::ip(src, dst, UDP, &datagram(src_port, dst_port, &[5; 20]));
+    let tunnelled = |packet: &[u8], tag| {
+        datagram(50_000, 4789, &[&[8, 0, 0, 0, 0, 0, 66, 0], &frames::ethernet(tag, packet)[..]].concat())
+    };
+    let error = |icmp_type, quoted: &[u8]| {
+        frames::ip(target, us, 1, &[&[icmp_type, 3, 0, 0, 0, 0, 0, 0], &quoted[..28]].concat())
+    };
+    let error6 =
+        |icmp_type, quoted: &[u8]| frames::ip(other6, us6, 58, &[&[icmp_type, 0, 0, 0, 0, 0, 0, 0], quoted].concat());
+    let copy = between(us, target, 50_000, 4789);
+    let once = frames::ip(us, other, UDP, &tunnelled(&between(us, other, 50_000, 53), None));
+    let once6 = frames::ip(us6, other6, UDP, &tunnelled(&between(us, other, 50_000, 53), None));
+    let twice = tunnelled(&once, None);
+    let (begin, end) = twice.split_at(64);
+    let piece6 = |offset_and_more: u8, payload: &[u8]| {
+        frames::ip(us6, other6, 44, &[&[UDP, 0, 0, offset_and_more, 0, 0, 0, 9], payload].concat())
+    };
+    // Packets, and whether they are held back.
+    let cases = [
+        (copy.clone(), true),
+        (between(target, us, 4789, 50_000), true),
+        (between(target, us, 50_000, 4789), true),
+        (between(us, target, 4789, 50_000), true),
+        (between(us, target, 50_000, 53), false),
+        (between(us, other, 50_000, 4789), false),
+        (error(3, &copy), true),
+        (error(3, &between(target, us, 50_000, 4789)), true),
+        (error(11, &copy), true),
+        (error(8, &copy), false),
+        (error(3, &between(us, target, 50_000, 53)), false),
+        (error(3, &frames::piece(us, target, 7, 0x2001, &datagram(50_000, 4789, &[]))), false),
+        (error6(1, &between(us6, other6, 50_000, 4789)), false),
+        (once.clone(), false),
+        (once6.clone(), false),
+        (frames::ip(us, other, UDP, &twice), true),
+        (frames::ip(us6, other6, UDP, &tunnelled(&once6, Some(12))), true),
+        (frames::ip(us6, other6, UDP, &tunnelled(&piece6(1, &datagram(50_000, 4789, &[5; 20])), None)), true),
+        (frames::ip(us6, other6, UDP, &tunnelled(&piece6(9, &datagram(50_000, 4789, &[5; 20])), None)), false),
+        // Pieces: one that comes before the first, those of a copy, and those of other traffic with its number.
+        (frames::piece(us, target, 8, 0x2001, &[5; 64]), false),
+        (frames::piece(us, target, 8, 0x2000, &datagram(50_000, 4789, &[5; 56])), true),
+        (frames::piece(us, target, 8, 0x2008, &[5; 64]), true),
+        (frames::piece(us, target, 8, 0x0010, &[5; 64]), true),
+        (frames::piece(us, target, 8, 0x2000, &datagram(50_000, 53, &[5; 56])), false),
+        (frames::piece(us, target, 8, 0x0008, &[5; 64]), false),
+        (frames::piece(us, other, 9, 0x2000, begin), true),
+        (frames::piece(us, other, 9, 0x0008, end), true),
+        (piece6(1, begin), true),
+        (piece6(64, end), true),
+        (piece6(64, end), true),
+    ];
+    let tagged = |tag| cases.iter().map(move |(packet, is_held)| (frames::ethernet(tag, packet), *is_held));
+    let (sent, are_held): (Vec<_>, Vec<_>) = tagged(None).chain(tagged(Some(7))).unzip();
+    let (ours, theirs) = (kernel(&net, &sent), model.make(&sent));
+    let held = |made: &[Made]| -> Vec<usize> {
+        let mut made = made.iter().map(|(.., inner)| inner).peekable();
+        (0..sent.len()).filter(|at| made.next_if(|inner| *inner == &sent[*at]).is_none()).collect()
+    };
+    let expected: Vec<_> = (0..sent.len()).filter(|at| are_held[*at]).collect();
+    assert_eq!(held(&ours), expected, "{:?}", mirror.counters());
+    assert_eq!(held(&theirs), expected);
+    assert!(ours == theirs);
+    assert_eq!(mirror.counters().unwrap().own_copies, expected.len() as u64);
+    assert_eq!(model.executor.unasked().own, expected.len() as u64);
 }
 
 /// The thread that taps beside the kernel, at the same interface, with another target.
@@ -258,13 +328,20 @@ fn what_passes_an_interface_is_copied_alike_super_packets_and_all() {
     };
     let clock = || Timestamp(u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap());
     let thread = LiveMirror::start(setup, Sight { taps: true, drops: None }, None, Arc::new(clock)).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let tap = Device::find(TAP).unwrap().index.to_string();
+    let is_tapped = || {
+        let sockets = std::fs::read_to_string("/proc/thread-self/net/packet").unwrap();
+        // Interfaces stand in the fifth column.
+        sockets.lines().any(|line| line.split_whitespace().nth(4) == Some(&tap))
+    };
+    assert!(comes_true(is_tapped), "the thread taps soon");
     let ((), captured) = net.collector.capture(COLLECTOR, || {
         for near in [HOST_V4, HOST_V6] {
             talk(&net, near);
         }
         // The thread reads in its own time.
-        std::thread::sleep(Duration::from_millis(500));
+        let sent = || thread.report().sessions.iter().map(|one| one.counts.total().mirrored.packets).sum::<u64>();
+        comes_true(|| sent() == frames_of(&kernel).1);
     });
     let report = thread.stop();
     let (mut ours, mut theirs): (Vec<_>, Vec<_>) =

@@ -44,6 +44,17 @@ pub(super) fn ip(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8]) -> Vec<
     }
 }
 
+/// A piece of an IPv4 UDP datagram with that identification; `place` is its field of flags and offset.
+pub(super) fn piece(src: IpAddr, dst: IpAddr, id: u16, place: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = ip(src, dst, UDP, payload);
+    packet[4..6].copy_from_slice(&id.to_be_bytes());
+    packet[6..8].copy_from_slice(&place.to_be_bytes());
+    packet[10..12].fill(0);
+    let sum = checksum(&[&packet[..20]]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
 pub(super) fn ethernet(tag: Option<u16>, packet: &[u8]) -> Vec<u8> {
     // To everyone, so that the host takes it whatever its address.
     let mut frame = vec![0xff; 6];

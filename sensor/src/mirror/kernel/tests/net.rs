@@ -169,6 +169,17 @@ pub(super) fn ping(address: &str) {
     run("ping", &format!("-c 1 -w 10 -i 0.2 -q {address}"));
 }
 
+/// Waits until something is so; `false` if it does not come within a minute, as even a busy machine lets it.
+pub(super) fn comes_true(mut is_so: impl FnMut() -> bool) -> bool {
+    (0..LOOKS).any(|_| {
+        let came = is_so();
+        if !came {
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        came
+    })
+}
+
 fn up(device: &str, v4: &str, v6: &str) {
     ip("link set lo up");
     ip(&format!("addr add {v4}/24 dev {device}"));
@@ -182,5 +193,7 @@ fn pin() {
     sched_setaffinity(Pid::from_raw(0), &processors).unwrap();
 }
 
+const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
+const LOOKS: u32 = 2400;
 /// So often must nothing have come, at two milliseconds each, before a capture ends.
 const QUIET_POLLS: u32 = 75;
