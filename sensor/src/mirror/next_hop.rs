@@ -5,10 +5,10 @@
 //! know. The route is to one host, is the only one, and has no encapsulation of its own; the device is Ethernet, up, has a
 //! carrier and looks neighbours up; the kernel knows the neighbour and is not asking for it; and IPsec has no say.
 //!
-//! That IPsec has none is asked for, which takes CAP_NET_ADMIN: the kernel plane has it, and so has whoever replays or
-//! runs as root. A packet plane that has given it up, or a kernel that does not answer, leaves the path's MTU to tell:
-//! with IPsec on a path the kernel has a smaller one for its sockets than route and device say. The MTU is looked at in
-//! any case where there is a socket to ask, as are the source address and the hops that it gives its packets.
+//! Whether there are IPsec policies is asked of the kernel, which answers who has CAP_NET_ADMIN: the kernel plane, and root
+//! at a replay. To the packet plane, which has given that up, and wherever else the answer can't be had, the path's MTU
+//! tells: with IPsec on a path the kernel has a smaller one for its sockets than route and device say. The MTU is looked
+//! at in any case where there is a socket to ask, as are the source address and the hops that it gives its packets.
 
 use std::io;
 use std::net::IpAddr;
@@ -89,8 +89,70 @@ impl WayOut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+    use std::process::Command;
 
     const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 83, 0, 1));
+
+    fn ip(arguments: &str) {
+        let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Whether the next hop of `address` is sure to who sends by a socket otherwise, and to who does not.
+    fn is_sure(netlink: &mut Netlink, address: &str, known: &Known) -> [bool; 2] {
+        let way = WayOut::find(netlink, address.parse().unwrap(), 0).unwrap();
+        [Some(known), None].map(|known| {
+            let hop = way.next_hop(netlink, known).unwrap();
+            assert!(hop.is_none_or(|hop| (hop.device, hop.to) == (way.route.device, [2, 0, 0, 0, 0, 0x77])));
+            hop.is_some()
+        })
+    }
+
+    /// Needs root; elsewhere it says that it was skipped.
+    #[test]
+    fn what_is_not_sure_is_left_to_the_ip_stack() {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            eprintln!("skipped: no network namespace of our own ({error})");
+            return;
+        }
+        ip("link add out0 type veth peer name ids0");
+        ip("link set ids0 up");
+        ip("link set out0 up");
+        for (version, net, length) in [("-4", "10.83.0.", 24), ("-6", "fd83::", 64)] {
+            // An address of IPv6 is of use when nobody else can have it.
+            let at_once = if version == "-6" { " nodad" } else { "" };
+            ip(&format!("addr add {net}1/{length} dev out0{at_once}"));
+            for neighbour in [2, 7, 8] {
+                ip(&format!("neigh add {net}{neighbour} lladdr 02:00:00:00:00:77 dev out0 nud permanent"));
+            }
+            let netlink = &mut Netlink::open().unwrap();
+            let target = format!("{net}2");
+            let known = Known { source: format!("{net}1").parse().unwrap(), mtu: 1500, hops: 64 };
+            assert_eq!(is_sure(netlink, &target, &known), [true, true], "as it is");
+            assert_eq!(is_sure(netlink, &target, &Known { mtu: 1438, ..known }), [false, true], "a smaller MTU");
+            let route = format!("{version} route replace {target}/{}", if version == "-6" { 128 } else { 32 });
+            ip(&format!("{route} nexthop via {net}7 dev out0 nexthop via {net}8 dev out0"));
+            assert_eq!(is_sure(netlink, &target, &known), [false, false], "a choice of routers");
+            ip(&route.replace("replace", "del"));
+            ip(&format!("{route} via {net}7 dev out0"));
+            assert_eq!(is_sure(netlink, &target, &known), [true, true], "a router");
+            ip(&route.replace("replace", "del"));
+            ip("xfrm policy add src 192.0.2.0/24 dst 192.0.2.0/24 dir out action block");
+            assert_eq!(is_sure(netlink, &target, &known), [false, false], "IPsec");
+            ip("xfrm policy flush");
+            assert_eq!(is_sure(netlink, &target, &known), [true, true], "no IPsec");
+        }
+
+        let known = Known { source: SOURCE, mtu: 1500, hops: 64 };
+        let none = CapabilitySet::empty();
+        set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none }).unwrap();
+        let netlink = &mut Netlink::open().unwrap();
+        assert_eq!(netlink.has_policies().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(is_sure(netlink, "10.83.0.2", &known), [true, false], "the path's MTU tells");
+        assert_eq!(is_sure(netlink, "10.83.0.2", &Known { mtu: 1438, ..known }), [false, false]);
+    }
 
     #[test]
     fn frames_are_as_the_packets_of_the_socket() {
