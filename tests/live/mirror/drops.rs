@@ -301,7 +301,7 @@ fn a_ring_that_nobody_empties_costs_copies_and_no_counts() {
     let told = &status(&dir)["mirror"]["at-drop"];
     let (copied, missed) = (told["copied"].as_u64().unwrap(), told["missed"]["NETFILTER_DROP"].as_u64().unwrap());
     assert_eq!((copied + missed, matched.0), (DATAGRAMS.into(), copied));
-    assert_eq!(copied, (1 << 22) / (8 + 40 + 256), "what the ring holds");
+    assert_eq!(copied, (1 << 22) / (8 + 32 + 256), "what the ring holds");
     let rows = rejected(&daemon.finish());
     assert_eq!(rows, [format!("5002 ingress near0 NETFILTER_DROP {DATAGRAMS} {}", DATAGRAMS * 128)]);
     let log = String::from_utf8(dir.read("log.txt")).unwrap();
