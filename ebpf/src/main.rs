@@ -21,6 +21,7 @@ mod fragments;
 mod headers;
 mod maps;
 mod mirror;
+mod skb;
 mod verdict;
 mod wire;
 mod yardstick;
@@ -121,6 +122,12 @@ fn verdict_btf(context: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 fn verdict_raw(context: RawTracePointContext) -> i32 {
     verdict::observe(&context)
+}
+
+/// The kernel frees a packet: it may be a small copy on its way out.
+#[btf_tracepoint(function = "kfree_skb")]
+fn mirror_lost(context: BtfTracePointContext) -> i32 {
+    mirror::lost(&context)
 }
 
 /// The helpers that read kernel memory are for programs under a licence compatible with the kernel's.

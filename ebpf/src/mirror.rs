@@ -11,6 +11,7 @@ mod direct;
 mod encapsulate;
 mod facts;
 mod link;
+mod lost;
 mod nested;
 mod rate;
 mod tables;
@@ -18,6 +19,7 @@ mod target;
 
 pub(crate) use encapsulate::{cut, encapsulate};
 pub(crate) use link::link;
+pub(crate) use lost::lost;
 
 use crate::headers::{HEADERS_BYTES_MAX, Layer, UDP};
 use aya_ebpf::{

@@ -1,9 +1,8 @@
 //! What the kernel drops, and why.
 //!
 //! Authority: the kernel's tracepoint `skb:kfree_skb`, whose first argument is the packet and whose third the reason
-//! (`include/net/dropreason-core.h`). Reasons and structures differ between kernels, so their numbers and offsets are
-//! no part of this program: the loader finds them in the running kernel's type information and sets the globals below
-//! before the program is verified, for which they are constants.
+//! (`include/net/dropreason-core.h`). Reasons differ between kernels, so their numbers are no part of this program: the
+//! loader sets them as it sets the offsets of [`skb`](crate::skb).
 //!
 //! The packet is the kernel's own, in whatever state its drop left it. Every read is checked; one that fails means there
 //! is nothing to say.
@@ -13,17 +12,20 @@ mod copy;
 use crate::{
     flows, fragments,
     headers::{self, Bytes, Fragment, Ip, Plain, Stop, Transport},
-    maps, wire,
+    maps,
+    skb::{
+        Arguments, CONTROL_BUFFER_WORDS, DEVICE_INDEX, DEVICE_NAMESPACE, NAMESPACE_INODE, SHARED_GSO_SEGMENTS,
+        SHARED_GSO_SIZE, SKB_CONTROL_BUFFER, SKB_DATA, SKB_DEVICE, SKB_END, SKB_HEAD, SKB_IN_INTERFACE, SKB_LEN,
+        SKB_MARK, SKB_NETWORK_HEADER, SKB_PROTOCOL, SKB_SOCKET, SKB_TAIL, SOCKET_NAMESPACE, WATCHED_NAMESPACE, field,
+        global, read,
+    },
+    wire,
 };
-use aya_ebpf::{
-    helpers::{bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
-    programs::{BtfTracePointContext, RawTracePointContext},
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use flowtap_abi::{
+    Direction, FragmentKey, MARK_WORD, OverflowKind, VerdictKey, counted_mark,
+    mirror::{COPY_MARK, COPY_MARK_MASK},
 };
-use flowtap_abi::{Direction, FragmentKey, MARK_WORD, OverflowKind, VerdictKey, counted_mark};
-
-/// Inode number of the network namespace that is watched: the tracepoint sees all of them.
-#[unsafe(no_mangle)]
-static WATCHED_NAMESPACE: u32 = 0;
 
 /// Number of the reason for drops by tc on the way in.
 #[unsafe(no_mangle)]
@@ -32,70 +34,6 @@ static TC_INGRESS: u32 = 0;
 /// Number of the reason for drops by a socket's filter.
 #[unsafe(no_mangle)]
 static SOCKET_FILTER: u32 = 0;
-
-// Offsets in bytes: `struct sk_buff`.
-#[unsafe(no_mangle)]
-static SKB_HEAD: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_DATA: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_TAIL: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_END: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_LEN: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_NETWORK_HEADER: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_MAC_HEADER: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_PROTOCOL: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_DEVICE: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_IN_INTERFACE: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_SOCKET: u32 = 0;
-#[unsafe(no_mangle)]
-static SKB_CONTROL_BUFFER: u32 = 0;
-// `struct qdisc_skb_cb`: where the words that programs share begin in the control buffer.
-#[unsafe(no_mangle)]
-static CONTROL_BUFFER_WORDS: u32 = 0;
-// `struct skb_shared_info`.
-#[unsafe(no_mangle)]
-static SHARED_GSO_SIZE: u32 = 0;
-#[unsafe(no_mangle)]
-static SHARED_GSO_SEGMENTS: u32 = 0;
-// `struct net_device`, `struct sock` and `struct net`.
-#[unsafe(no_mangle)]
-static DEVICE_INDEX: u32 = 0;
-#[unsafe(no_mangle)]
-static DEVICE_TYPE: u32 = 0;
-#[unsafe(no_mangle)]
-static DEVICE_NAMESPACE: u32 = 0;
-#[unsafe(no_mangle)]
-static SOCKET_NAMESPACE: u32 = 0;
-#[unsafe(no_mangle)]
-static NAMESPACE_INODE: u32 = 0;
-
-/// The arguments of a tracepoint, however the program is attached to it.
-pub(crate) trait Arguments {
-    fn argument(&self, index: usize) -> u64;
-}
-
-impl Arguments for BtfTracePointContext {
-    #[inline(always)]
-    fn argument(&self, index: usize) -> u64 {
-        self.arg(index)
-    }
-}
-
-impl Arguments for RawTracePointContext {
-    #[inline(always)]
-    fn argument(&self, index: usize) -> u64 {
-        self.arg(index)
-    }
-}
 
 /// Counts one dropped packet, if its reason is asked for and its namespace watched, and copies it if that is asked for.
 #[inline(always)]
@@ -111,6 +49,10 @@ pub(crate) fn observe(context: &impl Arguments) -> i32 {
 /// `None` means that the packet is none of ours.
 #[inline(always)]
 fn count(skb: u64, reason: u32) -> Option<()> {
+    let mark: u32 = field(skb, &SKB_MARK)?;
+    if mark & COPY_MARK_MASK == COPY_MARK {
+        return None;
+    }
     let (interface, direction) = place(skb)?;
     let dropped = Dropped::new(skb)?;
     let key = VerdictKey {
@@ -269,24 +211,4 @@ impl Bytes for Dropped {
     fn gso_segments(&self) -> u32 {
         u32::from(self.gso_segments)
     }
-}
-
-/// The member of a structure at `structure`, whose offset is a global.
-#[inline(always)]
-fn field<T: Plain>(structure: u64, offset: &'static u32) -> Option<T> {
-    read(structure + u64::from(global(offset)))
-}
-
-/// A plain value in the kernel's memory.
-#[inline(always)]
-fn read<T: Plain>(address: u64) -> Option<T> {
-    // SAFETY: the helper checks the address, and any bytes are a `T`.
-    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
-}
-
-/// A global as the loader set it, which the compiler must not take for what is written here.
-#[inline(always)]
-fn global(word: &'static u32) -> u32 {
-    // SAFETY: a reference is valid to read.
-    unsafe { core::ptr::from_ref(word).read_volatile() }
 }

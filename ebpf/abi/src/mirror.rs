@@ -31,6 +31,8 @@ pub const PROTOCOLS: u32 = 256;
 pub const COPY_MARK: u32 = 0xf10a_7000;
 /// Which bits of a mark these are. The lower ones are the session's slot.
 pub const COPY_MARK_MASK: u32 = 0xffff_f000;
+/// In a mark: a small copy past the IP stack, whose lower bits are not a slot but the account it is counted in.
+pub const COPY_DIRECT: u32 = 0x800;
 /// First word of the control block of a copy on its way to our tunnel device.
 pub const COPY_MAGIC: u32 = 0x7461_7043;
 
@@ -72,6 +74,9 @@ pub struct RuleList {
     pub protocols: u32,
     /// What stands before its source blocks in the prefix tables; its destination blocks have the next number.
     pub prefixes: u32,
+    /// The sets of ends that all addresses have alike, so that nothing stands in the prefix tables; [`NOT_ALIKE`] for others.
+    /// IPv4 source and destination, IPv6 source and destination.
+    pub anywhere: [u32; 4],
     /// Port intervals of the source.
     pub source_ports: Intervals,
     /// Port intervals of the destination.
@@ -85,6 +90,9 @@ pub struct RuleList {
     /// UDP ports of all targets; where there are fewer than four, some stand here more than once.
     pub tunnel_ports: [u16; TUNNEL_PORTS_MAX],
 }
+
+/// No set: it comes of the address.
+pub const NOT_ALIKE: u32 = u32::MAX;
 
 /// Where the port intervals of one end are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -258,26 +266,33 @@ pub struct DirectPath {
     pub ask: u32,
     /// Which [`DirectCounts`] they are counted in.
     pub account: u32,
-    /// The outer headers in the order of the wire, Ethernet to VXLAN: what differs from copy to copy is zero. A last word
-    /// fills up.
-    pub head: [u16; DIRECT_HEAD_WORDS + 1],
+    /// Of the outer IP header as it stands in `head`: the sum of its words, as they lie there.
+    pub sum: u32,
+    /// 1: what leaves may be fragmented, so each has an identification of its own.
+    pub identifies: u32,
+    /// The outer headers in the order of the wire, Ethernet to VXLAN: what differs from copy to copy is zero, and so is the
+    /// room behind them, for the frame's own Ethernet header.
+    pub head: [u64; DIRECT_HEAD_BYTES / 8],
 }
 
-/// Words of sixteen bits in the outer headers: Ethernet, IPv4, UDP, VXLAN.
-pub const DIRECT_HEAD_WORDS: usize = (14 + 20 + 8 + 8) / 2;
+/// Bytes of the outer headers: Ethernet, IPv4, UDP, VXLAN.
+pub const DIRECT_OUTER_BYTES: usize = 14 + 20 + 8 + 8;
+/// Bytes of these and of an Ethernet header.
+pub const DIRECT_HEAD_BYTES: usize = DIRECT_OUTER_BYTES + 14;
 /// The longest frame that is copied past the IP stack: its checksum is looked at, and that must not take long.
 pub const DIRECT_FRAME_BYTES_MAX: u32 = 256;
-/// Accounts of what went past the IP stack: for the tunnel devices of both generations.
-pub const DIRECT_ACCOUNTS: u32 = 2 * TUNNEL_PORTS_MAX as u32;
+/// Accounts of what went past the IP stack. A tunnel device has the one that the rest of its index by this number says, so
+/// that of two programs in one network namespace each knows its own.
+pub const DIRECT_ACCOUNTS: u32 = 1 << 10;
 
 /// What went past the IP stack in place of one tunnel device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "bytemuck", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct DirectCounts {
-    /// Frames that the device took.
-    pub sent: u64,
-    /// Frames that it did not take, as for want of room.
+    /// Frames that were handed to the device.
+    pub handed: u64,
+    /// Frames of these that were dropped on the way out, as for want of room.
     pub dropped: u64,
 }
 
@@ -352,18 +367,20 @@ impl Unjudged {
 // Keys of maps and what is copied to user space have no padding.
 const _: () = {
     assert!(size_of::<RuleSet>() == 32);
-    assert!(size_of::<RuleList>() == 72);
+    assert!(size_of::<RuleList>() == 88);
     assert!(size_of::<MirrorRule>() == 8);
     assert!(size_of::<PrefixV4>() == 8);
     assert!(size_of::<PrefixV6>() == 20);
     assert!(size_of::<KnownAddress>() == 24);
     assert!(size_of::<MirrorSession>() == 56);
     assert!(size_of::<MirrorTarget>() == 56);
-    assert!(size_of::<DirectPath>() == 68);
+    assert!(size_of::<DirectPath>() == 88);
     assert!(size_of::<DirectCounts>() == 16);
     assert!(size_of::<CopyCounts>() == 160);
     // A mark has room for every slot of both generations.
-    assert!(2 * SESSIONS_MAX <= !COPY_MARK_MASK);
+    assert!(2 * SESSIONS_MAX <= COPY_DIRECT);
+    assert!(DIRECT_ACCOUNTS < COPY_DIRECT);
+    assert!(COPY_DIRECT & COPY_MARK_MASK == 0);
     assert!(COPY_MARK & !COPY_MARK_MASK == 0);
     // Every rule brings at most two bounds of intervals, and the search halves what is left at each step.
     assert!(2 * RULES_MAX < 1 << INTERVAL_STEPS);

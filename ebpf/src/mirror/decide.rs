@@ -6,18 +6,20 @@
 use super::{facts::Facts, tables};
 use crate::headers::{TCP, UDP};
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_loop};
-use flowtap_abi::mirror::{INTERVAL_STEPS, Intervals, RULE_WORDS, RuleList, RuleSet, SESSIONS_MAX, known};
+use flowtap_abi::mirror::{INTERVAL_STEPS, Intervals, NOT_ALIKE, RULE_WORDS, RuleList, RuleSet, SESSIONS_MAX, known};
 
 /// The slot of the session whose rule takes the packet.
 #[inline(always)]
 pub(crate) fn session(list: &RuleList, facts: &Facts, walk: &mut Walk, generation: u32) -> Option<u32> {
     let protocol = tables::set(tables::protocol(list.protocols + u32::from(facts.protocol))?)?;
+    let [src_v4, dst_v4, src_v6, dst_v6] = list.anywhere;
     let (src, dst) = if facts.version == 4 {
         let ([a, b, c, d, ..], [e, f, g, h, ..]) = (facts.src, facts.dst);
-        let src = tables::block_v4(list.prefixes, [a, b, c, d])?;
-        (src, tables::block_v4(list.prefixes + 1, [e, f, g, h])?)
+        let src = if src_v4 == NOT_ALIKE { tables::block_v4(list.prefixes, [a, b, c, d])? } else { src_v4 };
+        (src, if dst_v4 == NOT_ALIKE { tables::block_v4(list.prefixes + 1, [e, f, g, h])? } else { dst_v4 })
     } else {
-        (tables::block_v6(list.prefixes, facts.src)?, tables::block_v6(list.prefixes + 1, facts.dst)?)
+        let src = if src_v6 == NOT_ALIKE { tables::block_v6(list.prefixes, facts.src)? } else { src_v6 };
+        (src, if dst_v6 == NOT_ALIKE { tables::block_v6(list.prefixes + 1, facts.dst)? } else { dst_v6 })
     };
     let (src, dst) = (tables::set(src)?, tables::set(dst)?);
     let (src_port, dst_port) = if facts.has_ports != 0 {

@@ -19,27 +19,26 @@ use crate::{
 use aya_ebpf::{
     bindings::{
         BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::generated::{
-        bpf_clone_redirect, bpf_csum_diff, bpf_get_prandom_u32, bpf_set_hash_invalid, bpf_skb_adjust_room,
+        bpf_csum_diff, bpf_get_prandom_u32, bpf_redirect, bpf_set_hash_invalid, bpf_skb_adjust_room,
         bpf_skb_load_bytes, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
-use core::{hint::black_box, ptr::null_mut};
+use core::{hint::black_box, mem::transmute, ptr::null_mut};
 use flowtap_abi::{
     choice,
-    mirror::{COPY_MARK, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_WORDS, DirectPath},
+    mirror::{COPY_DIRECT, COPY_MARK, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_BYTES, DIRECT_OUTER_BYTES, DirectPath},
 };
 
 /// A frame in words of sixteen bits, as on the wire, and room behind it for zeros.
 pub(crate) type Small = [u16; DIRECT_FRAME_BYTES_MAX as usize / 2 + 16];
 
-/// Sends a copy past the IP stack, if it may go that way; then whether the device took it is counted already. `None` if
-/// nothing was done.
+/// Sends a copy past the IP stack, if it may go that way: what the program shall answer. `None` if nothing was done.
 #[inline(always)]
-pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Option<()> {
+pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Option<i32> {
     let skb = context.skb.skb;
     let path = tables::direct(slot, number)?;
     let device = usable(path)?;
@@ -55,35 +54,32 @@ pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Op
     }
     let frame = tables::small()?;
     let traffic_class = complete(context, frame, length_bytes)?;
-    let outer = outer(path, frame, length_bytes, traffic_class, flow);
+    let head = Head::new(path, frame, length_bytes, traffic_class, flow);
 
     // The frame's own header moves to the front; the outer ones come over it, and it once more behind them.
     // SAFETY: the context is valid.
-    let refused = unsafe { bpf_skb_adjust_room(skb, HEAD_BYTES as i32, BPF_ADJ_ROOM_MAC, ROOM) };
+    let refused = unsafe { bpf_skb_adjust_room(skb, DIRECT_OUTER_BYTES as i32, BPF_ADJ_ROOM_MAC, ROOM) };
     if refused != 0 {
         return None;
     }
-    let (bytes, count) = ((&raw const outer).cast(), size_of_val(&outer) as u32);
+    let (bytes, count) = ((&raw const head).cast(), DIRECT_HEAD_BYTES as u32);
     // SAFETY: the context is valid, and the bytes are as many as is said.
     let failed = unsafe { bpf_skb_store_bytes(skb, 0, bytes, count, u64::from(BPF_F_RECOMPUTE_CSUM)) };
-    context.skb.set_mark(COPY_MARK | slot);
+    if failed != 0 {
+        return Some(TC_ACT_SHOT);
+    }
     // As behind the tunnel device: of the queues of the device below that one is chosen which the outer headers say.
     // SAFETY: the context is valid, and lets this word be written.
     unsafe { (*skb).queue_mapping = 0 };
     // SAFETY: the context is valid.
     unsafe { bpf_set_hash_invalid(skb) };
-    let is_sent = failed == 0 && {
-        // This way, not as the program's answer: so it is known whether it was taken.
-        // SAFETY: the context is valid.
-        let answer = unsafe { bpf_clone_redirect(skb, device, 0) };
-        // Congestion (2) means that it was taken nevertheless.
-        matches!(answer, 0 | 2)
-    };
     let counts = tables::direct_counts(path.account)?;
+    // From here on its loss is counted by its mark, and taken from those that were handed on.
+    context.skb.set_mark(COPY_MARK | COPY_DIRECT | path.account);
     // SAFETY: a member of the element.
-    let counter = if is_sent { unsafe { &raw mut (*counts).sent } } else { unsafe { &raw mut (*counts).dropped } };
-    atomic_add(counter, 1);
-    Some(())
+    atomic_add(unsafe { &raw mut (*counts).handed }, 1);
+    // SAFETY: the helper takes numbers alone.
+    Some(unsafe { bpf_redirect(device, 0) } as i32)
 }
 
 /// The device, if this copy shall go there.
@@ -178,35 +174,35 @@ fn is_right<const START: usize, const TRANSPORT: usize>(
     sum >= 0 && folded(sum as u32) == u16::MAX
 }
 
-/// The outer headers of a copy, and its own Ethernet header.
-#[inline(always)]
-fn outer(path: &DirectPath, frame: &Small, length_bytes: u32, traffic_class: u8, flow: u32) -> [u16; OUTER_WORDS] {
-    let mut outer = [0; OUTER_WORDS];
-    for word in 0..DIRECT_HEAD_WORDS {
-        outer[word] = path.head[word];
-    }
-    for word in 0..ETHERNET_BYTES as usize / 2 {
-        outer[DIRECT_HEAD_WORDS + word] = frame[word];
-    }
-    let ecn = match traffic_class & ECN_MASK {
-        ECN_CONGESTED => ECN_CAPABLE,
-        ecn => ecn,
-    };
-    outer[IP] |= u16::from(ecn).to_be();
-    let udp_bytes = length_bytes as u16 + UDP_BYTES as u16 + VXLAN_BYTES;
-    outer[IP + 1] = (udp_bytes + IPV4_BYTES).to_be();
-    if outer[IP + 3] & DONT_FRAGMENT == 0 {
+/// The outer headers of a copy, and its own Ethernet header, in words as on the wire.
+#[repr(C, align(8))]
+struct Head([u16; DIRECT_HEAD_BYTES / 2]);
+
+impl Head {
+    #[inline(always)]
+    fn new(path: &DirectPath, frame: &Small, length_bytes: u32, traffic_class: u8, flow: u32) -> Self {
+        // SAFETY: both are as many bytes, and any bytes are valid for both.
+        let Self(mut words) = unsafe { transmute::<[u64; DIRECT_HEAD_BYTES / 8], Self>(path.head) };
+        for word in 0..ETHERNET_BYTES as usize / 2 {
+            words[DIRECT_OUTER_BYTES / 2 + word] = frame[word];
+        }
+        let ecn = match traffic_class & ECN_MASK {
+            ECN_CONGESTED => ECN_CAPABLE,
+            ecn => ecn,
+        };
+        let ecn = u16::from(ecn).to_be();
+        let udp_bytes = length_bytes as u16 + UDP_BYTES as u16 + VXLAN_BYTES;
+        let ip_bytes = (udp_bytes + IPV4_BYTES).to_be();
         // SAFETY: it takes nothing.
-        outer[IP + 2] = unsafe { bpf_get_prandom_u32() } as u16;
+        let identification = if path.identifies == 0 { 0 } else { unsafe { bpf_get_prandom_u32() as u16 } };
+        words[IP] |= ecn;
+        words[IP + 1] = ip_bytes;
+        words[IP + 2] = identification;
+        words[IP + 5] = !folded(path.sum + u32::from(ecn) + u32::from(ip_bytes) + u32::from(identification));
+        words[UDP_HEADER] = choice::source_port(u64::from(flow)).to_be();
+        words[UDP_HEADER + 2] = udp_bytes.to_be();
+        Self(words)
     }
-    let mut sum = 0;
-    for word in IP..UDP_HEADER {
-        sum += u32::from(outer[word]);
-    }
-    outer[IP + 5] = !folded(sum);
-    outer[UDP_HEADER] = choice::source_port(u64::from(flow)).to_be();
-    outer[UDP_HEADER + 2] = udp_bytes.to_be();
-    outer
 }
 
 /// The same number, of 1 to the longest frame's length, so that the verifier sees these bounds: the compiler, which knows
@@ -227,10 +223,6 @@ fn folded(sum: u32) -> u16 {
 const COVERED_MASK: u32 = (DIRECT_FRAME_BYTES_MAX - 1) & !3;
 const _: () = assert!(DIRECT_FRAME_BYTES_MAX.is_power_of_two());
 
-/// Bytes of the outer headers.
-const HEAD_BYTES: u32 = 2 * DIRECT_HEAD_WORDS as u32;
-/// Words of those, and of an Ethernet header.
-const OUTER_WORDS: usize = DIRECT_HEAD_WORDS + ETHERNET_BYTES as usize / 2;
 /// What the kernel is told of the room that it makes: where the outer headers are in it.
 const ROOM: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
     | (ETHERNET_BYTES as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
@@ -252,7 +244,6 @@ const UDP_HEADER: usize = IP + 10;
 
 /// Offset and "more fragments" of an IPv4 header.
 const PIECE_MASK: u16 = 0x3fff;
-const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
 const ECN_MASK: u8 = 3;
 const ECN_CONGESTED: u8 = 3;
 const ECN_CAPABLE: u8 = 2;

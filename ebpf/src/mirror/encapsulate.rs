@@ -8,8 +8,7 @@ use super::{direct, tables};
 use crate::headers::{Bytes, Frame, Layer, UDP};
 use aya_ebpf::{
     bindings::{
-        BPF_F_DONT_FRAGMENT, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC,
-        bpf_tunnel_key,
+        BPF_F_DONT_FRAGMENT, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_tunnel_key,
     },
     helpers::generated::{bpf_set_hash, bpf_skb_change_tail, bpf_skb_set_tunnel_key},
     programs::TcContext,
@@ -30,8 +29,8 @@ fn encapsulated(context: &TcContext) -> Option<i32> {
     if magic != COPY_MAGIC {
         return None;
     }
-    if direct::send(context, slot, number, flow).is_some() {
-        return Some(TC_ACT_STOLEN as i32);
+    if let Some(answer) = direct::send(context, slot, number, flow) {
+        return Some(answer);
     }
     let session = tables::session(slot)?;
     let target = tables::target(slot, number)?;

@@ -5,8 +5,11 @@
 //! it. It goes through a ring buffer of its own, in one of three sizes. Where that is full, or the packet can't be read, the
 //! drop is counted by its reason, and waits for nobody.
 
-use super::{DEVICE_TYPE, Dropped, SKB_DATA, SKB_DEVICE, SKB_HEAD, SKB_MAC_HEADER, SKB_NETWORK_HEADER, field, global};
-use crate::{headers, maps};
+use super::Dropped;
+use crate::{
+    headers, maps,
+    skb::{DEVICE_TYPE, SKB_DATA, SKB_DEVICE, SKB_HEAD, SKB_MAC_HEADER, SKB_NETWORK_HEADER, field, global, read},
+};
 use aya_ebpf::{
     cty::c_void,
     helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel},
@@ -128,7 +131,7 @@ fn link_bytes(known: &Known, head: u64, network_header: u16) -> Option<u32> {
 /// complete.
 #[inline(always)]
 fn checksum(skb: u64, first: u32) -> Option<(u16, u16)> {
-    let state: u8 = super::read(skb + u64::from(global(&SKB_CHECKSUM_STATE) / u8::BITS))?;
+    let state: u8 = read(skb + u64::from(global(&SKB_CHECKSUM_STATE) / u8::BITS))?;
     if state >> (global(&SKB_CHECKSUM_STATE) % u8::BITS) & CHECKSUM_STATE_MASK != CHECKSUM_PARTIAL {
         return Some((0, 0));
     }

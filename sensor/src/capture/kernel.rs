@@ -26,7 +26,9 @@ pub use drain::{Drain, DrainError, Drained, Flow, Harvest, Verdict};
 pub use flowtap_abi::{Counts, Marks, Reason, Seen};
 pub use gather::Devices;
 pub use load::{COPIES_BYTES, LoadError, OBJECT, Sizes, load};
+pub(crate) use load::{offsets, own_namespace};
 pub use source::{COUNTED_MAX, KernelSource, Order, TURN_SECS, Telling, TurnCounts, Turns, Watched};
+pub(crate) use verdicts::LOSS_OFFSETS;
 pub use verdicts::{DropReasons, VerdictSource};
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 mod counters;
 mod direct;
 mod link;
+mod losses;
 mod netlink;
 mod path;
 mod plan;
@@ -83,9 +84,9 @@ impl KernelMirror {
     /// What the kernel or the caller lacks, or what stands in the way; then nothing is left behind.
     pub fn new(plan: Plan, sizes: &MirrorSizes) -> Result<Self, KernelMirrorError> {
         let bare = taps::bare(&plan.mirror);
-        let mut object = programs::load(sizes, bare)?;
+        let (mut object, counts_losses) = programs::load(sizes, bare)?;
         let tables = Tables::new(&mut object)?;
-        let direct = Direct::new(&mut object)?;
+        let direct = Direct::new(&mut object, counts_losses)?;
         let mut this = Self {
             object,
             tables,
@@ -157,7 +158,7 @@ impl KernelMirror {
             if !self.tunnels.iter().any(|tunnel| tunnel.kind == *kind) {
                 let mut tunnel = Tunnel::make(&mut self.netlink, &mut self.object, *kind, *completes)?;
                 let taken: Vec<u32> = self.tunnels.iter().filter_map(|tunnel| tunnel.account).collect();
-                tunnel.account = self.direct.open(&taken)?;
+                tunnel.account = self.direct.open(tunnel.index, &taken)?;
                 // One that was there before, and comes back, has its losses already.
                 if !self.losses.iter().any(|losses| losses.device == tunnel.name) {
                     self.losses.push(TunnelLosses { device: tunnel.name.clone(), ..TunnelLosses::default() });

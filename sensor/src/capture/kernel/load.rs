@@ -7,7 +7,7 @@ use super::{
     attach::{Attachment, Taps},
     btf::{Btf, BtfError, KERNEL_BTF},
     drain::{Drain, DrainError},
-    verdicts::{CHECKSUM_STATE, DropReasons, OFFSETS, REASON_ARGUMENT, TAG},
+    verdicts::{CHECKSUM_STATE, DropReasons, OFFSETS, Offset, REASON_ARGUMENT, TAG},
 };
 use crate::sys::barrier;
 use aya::{EbpfError, EbpfLoader, maps::MapError, programs::ProgramError};
@@ -130,13 +130,8 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     let has_tcx = btf.enum_values("bpf_attach_type")?.iter().any(|(name, _)| name == "BPF_TCX_INGRESS");
     let attachment = if has_tcx { Attachment::Tcx } else { Attachment::Clsact };
     let reasons = DropReasons::read(&btf)?;
-    let inode = fs::metadata(OWN_NAMESPACE).map_err(LoadError::Namespace)?.ino();
-    // Inode numbers of the namespace file system are 32 bits wide.
-    let namespace = u32::try_from(inode).map_err(|_| LoadError::Namespace(io::ErrorKind::InvalidData.into()))?;
-    let mut offsets = Vec::with_capacity(OFFSETS.len());
-    for (global, structure, member) in OFFSETS {
-        offsets.push((global, btf.offset(structure, member)?));
-    }
+    let namespace = own_namespace().map_err(LoadError::Namespace)?;
+    let mut offsets = offsets(&btf, &OFFSETS)?;
     let (global, structure, member) = CHECKSUM_STATE;
     offsets.push((global, btf.bit_offset(structure, member)?));
     let (global, structure, member) = TAG;
@@ -165,6 +160,23 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     let mut object = loader.load(OBJECT).map_err(refused)?;
     let drain = Drain::new(&mut object)?;
     Ok((Taps::new(object, reasons, attachment), drain))
+}
+
+/// What globals are to be set to, so that programs find their way in the kernel's structures.
+///
+/// # Errors
+/// The kernel has no such member.
+pub(crate) fn offsets(btf: &Btf, wanted: &[Offset]) -> Result<Vec<(&'static str, u32)>, BtfError> {
+    wanted.iter().map(|(global, structure, member)| Ok((*global, btf.offset(structure, member)?))).collect()
+}
+
+/// Inode number of the calling thread's network namespace.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn own_namespace() -> io::Result<u32> {
+    // Those of the namespace file system are 32 bits wide.
+    u32::try_from(fs::metadata(OWN_NAMESPACE)?.ino()).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 fn refused(error: EbpfError) -> LoadError {

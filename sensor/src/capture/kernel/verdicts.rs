@@ -52,8 +52,11 @@ impl DropReasons {
 
 const PREFIX: &str = "SKB_DROP_REASON_";
 
-/// Offsets that the verdict program wants: the name of its global, and structure and member in the kernel.
-pub(super) const OFFSETS: [(&str, &str, &str); 22] = [
+/// A global of the programs, and the structure and member in the kernel whose offset it is.
+pub(crate) type Offset = (&'static str, &'static str, &'static str);
+
+/// Offsets that the verdict program wants.
+pub(super) const OFFSETS: [Offset; 23] = [
     ("SKB_HEAD", "sk_buff", "head"),
     ("SKB_DATA", "sk_buff", "data"),
     ("SKB_TAIL", "sk_buff", "tail"),
@@ -65,6 +68,7 @@ pub(super) const OFFSETS: [(&str, &str, &str); 22] = [
     ("SKB_DEVICE", "sk_buff", "dev"),
     ("SKB_IN_INTERFACE", "sk_buff", "skb_iif"),
     ("SKB_SOCKET", "sk_buff", "sk"),
+    ("SKB_MARK", "sk_buff", "mark"),
     ("SKB_CONTROL_BUFFER", "sk_buff", "cb"),
     ("CONTROL_BUFFER_WORDS", "qdisc_skb_cb", "data"),
     ("SKB_CHECKSUM_START", "sk_buff", "csum_start"),
@@ -78,11 +82,19 @@ pub(super) const OFFSETS: [(&str, &str, &str); 22] = [
     ("NAMESPACE_INODE", "net", "ns.inum"),
 ];
 
+/// The few that tell a copy of ours among them.
+pub(crate) const LOSS_OFFSETS: [Offset; 4] = [
+    ("SKB_MARK", "sk_buff", "mark"),
+    ("SKB_DEVICE", "sk_buff", "dev"),
+    ("DEVICE_NAMESPACE", "net_device", "nd_net.net"),
+    ("NAMESPACE_INODE", "net", "ns.inum"),
+];
+
 /// The same in bits: how far a packet's transport checksum is.
-pub(super) const CHECKSUM_STATE: (&str, &str, &str) = ("SKB_CHECKSUM_STATE", "sk_buff", "ip_summed");
+pub(super) const CHECKSUM_STATE: Offset = ("SKB_CHECKSUM_STATE", "sk_buff", "ip_summed");
 
 /// The same in bytes, of what younger kernels have alone: the VLAN tag beside a packet as one word (since 6.1).
-pub(super) const TAG: (&str, &str, &str) = ("SKB_TAG", "sk_buff", "vlan_all");
+pub(super) const TAG: Offset = ("SKB_TAG", "sk_buff", "vlan_all");
 
 /// Which argument of the tracepoint the verdict program takes for the reason.
 pub(super) const REASON_ARGUMENT: u32 = 2;

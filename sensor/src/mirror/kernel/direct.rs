@@ -6,6 +6,9 @@
 //! the kernel holds it for usable. What has changed is taken back before it is changed. Each round also has one copy go by the
 //! tunnel device: so the kernel's IP stack uses the neighbour, and asks for it before it is forgotten.
 //!
+//! The kernel does not say whether the device takes such a copy, but it says at a tracepoint which packets it drops. There
+//! another program of ours counts them. Where it can't, no copy goes this way.
+//!
 //! Authority: RFC 7348 section 5 for the headers.
 
 use super::{
@@ -20,8 +23,8 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use flowtap_abi::mirror::{DIRECT_ACCOUNTS, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_WORDS, DirectCounts, DirectPath};
-use std::{collections::HashMap, net::IpAddr};
+use flowtap_abi::mirror::{DIRECT_ACCOUNTS, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_BYTES, DirectCounts, DirectPath};
+use std::{collections::HashMap, net::IpAddr, ops::Range};
 
 /// The tables of these ways.
 pub(super) struct Direct {
@@ -29,17 +32,39 @@ pub(super) struct Direct {
     counts: PerCpuArray<MapData, Plain<DirectCounts>>,
     /// What stands in the table where it is not zero.
     written: HashMap<u32, DirectPath>,
-    /// What each account had when it was last asked.
-    before: [DirectCounts; DIRECT_ACCOUNTS as usize],
+    /// What was told of each account.
+    told: HashMap<u32, Told>,
+    /// Whether [`losses`](super::losses) are counted.
+    counts_losses: bool,
+}
+
+/// What became of copies past the IP stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Told {
+    /// Frames that left.
+    pub(super) sent: u64,
+    /// Frames that were dropped on the way out.
+    pub(super) dropped: u64,
+}
+
+impl Told {
+    /// Goes on to these totals, and answers what is new. What waited in a queue at the last time may have been lost since:
+    /// until as many are sent, no more are told.
+    fn update(&mut self, handed: u64, dropped: u64) -> Self {
+        let now = Self { sent: handed.saturating_sub(dropped).max(self.sent), dropped };
+        let before = std::mem::replace(self, now);
+        Self { sent: now.sent - before.sent, dropped: now.dropped - before.dropped }
+    }
 }
 
 impl Direct {
-    pub(super) fn new(object: &mut Ebpf) -> Result<Self, ProgramsError> {
+    pub(super) fn new(object: &mut Ebpf, counts_losses: bool) -> Result<Self, ProgramsError> {
         Ok(Self {
             paths: programs::map(object, "MIRROR_DIRECT")?,
             counts: programs::map(object, "MIRROR_DIRECT_COUNTS")?,
             written: HashMap::new(),
-            before: [DirectCounts::default(); DIRECT_ACCOUNTS as usize],
+            told: HashMap::new(),
+            counts_losses,
         })
     }
 
@@ -69,25 +94,24 @@ impl Direct {
         Ok(())
     }
 
-    /// An account that is not among those taken, as from zero.
-    pub(super) fn open(&mut self, taken: &[u32]) -> Result<Option<u32>, ProgramsError> {
-        let account = (0..DIRECT_ACCOUNTS).find(|account| !taken.contains(account));
-        if let Some(account) = account {
-            self.counted(account)?;
+    /// The account of the tunnel device with that index, as from zero; `None` if one that is taken is the same, or nobody
+    /// counts losses.
+    pub(super) fn open(&mut self, device: u32, taken: &[u32]) -> Result<Option<u32>, ProgramsError> {
+        let account = device % DIRECT_ACCOUNTS;
+        if !self.counts_losses || taken.contains(&account) {
+            return Ok(None);
         }
-        Ok(account)
+        self.counted(account)?;
+        Ok(Some(account))
     }
 
     /// What was counted in an account since this was last asked.
-    pub(super) fn counted(&mut self, account: u32) -> Result<DirectCounts, ProgramsError> {
+    pub(super) fn counted(&mut self, account: u32) -> Result<Told, ProgramsError> {
         let of_each = self.counts.get(&account, 0).map_err(failed("MIRROR_DIRECT_COUNTS"))?;
-        let now = of_each.iter().fold(DirectCounts::default(), |sum, Plain(counts)| DirectCounts {
-            sent: sum.sent + counts.sent,
-            dropped: sum.dropped + counts.dropped,
-        });
-        let Some(before) = self.before.get_mut(account as usize) else { return Ok(DirectCounts::default()) };
-        let before = std::mem::replace(before, now);
-        Ok(DirectCounts { sent: now.sent - before.sent, dropped: now.dropped - before.dropped })
+        let sum = |of: fn(&DirectCounts) -> u64| of_each.iter().map(|Plain(counts)| of(counts)).sum::<u64>();
+        let (handed, dropped) = (sum(|counts| counts.handed), sum(|counts| counts.dropped));
+        let told = self.told.entry(account).or_default();
+        Ok(told.update(handed, dropped))
     }
 
     fn set(&mut self, at: u32, way: DirectPath) -> Result<(), ProgramsError> {
@@ -111,7 +135,7 @@ pub(super) fn way(
     if target.encapsulation != Encapsulation::Vxlan || session.packet_length.is_some() || is_left_to_a_card {
         return None;
     }
-    let mut bytes = Vec::with_capacity(2 * DIRECT_HEAD_WORDS);
+    let mut bytes = Vec::with_capacity(DIRECT_HEAD_BYTES);
     bytes.extend(next_hop.to);
     bytes.extend(next_hop.from);
     bytes.extend(ETHER_TYPE);
@@ -126,21 +150,43 @@ pub(super) fn way(
     bytes.extend(target.port.get().to_be_bytes());
     bytes.extend([0, 0, 0, 0]);
     bytes.extend(tunnel_header(Encapsulation::Vxlan, *vni));
-    let mut head = [0; DIRECT_HEAD_WORDS + 1];
-    for (word, pair) in head.iter_mut().zip(bytes.chunks_exact(2)) {
-        *word = u16::from_ne_bytes(pair.try_into().ok()?);
+    bytes.resize(DIRECT_HEAD_BYTES, 0);
+    let words = bytes.get(IP_HEADER)?.as_chunks().0;
+    let mut head = [0; DIRECT_HEAD_BYTES / 8];
+    for (word, of_it) in head.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u64::from_ne_bytes(*of_it);
     }
     Some(DirectPath {
         device: path.device,
         frame_bytes_max: DIRECT_FRAME_BYTES_MAX.min(path.frame_bytes_max),
         ask: 1,
         account: 0,
+        sum: words.iter().map(|word| u32::from(u16::from_ne_bytes(*word))).sum(),
+        identifies: u32::from(!dont_fragment),
         head,
     })
 }
 
+/// Where the outer one is.
+const IP_HEADER: Range<usize> = 14..34;
 const ETHER_TYPE: [u8; 2] = [8, 0];
 const DONT_FRAGMENT: [u8; 2] = [0x40, 0];
 /// As the tunnel device's copies have it.
 const TTL: u8 = 64;
 const UDP: u8 = 17;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_as_sent_is_not_taken_back() {
+        let mut told = Told::default();
+        assert_eq!(told.update(10, 1), Told { sent: 9, dropped: 1 });
+        // Three of those that waited are lost, and one more is sent: nine were told, and seven left.
+        assert_eq!(told.update(11, 4), Told { sent: 0, dropped: 3 });
+        assert_eq!(told.update(13, 4), Told { sent: 0, dropped: 0 });
+        assert_eq!(told.update(14, 4), Told { sent: 1, dropped: 0 });
+        assert_eq!(told, Told { sent: 10, dropped: 4 });
+    }
+}

@@ -1,5 +1,6 @@
 //! The mirroring programs and their maps, brought into the kernel, and programs attached.
 
+use super::losses;
 use crate::{capture::kernel::OBJECT, sys::plain::Plain};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -36,6 +37,9 @@ pub enum ProgramsError {
     /// The kernel refuses maps or programs as they are.
     #[error("the kernel refuses the mirroring programs")]
     Object(#[from] Box<EbpfError>),
+    /// The kernel does not describe its types.
+    #[error("the kernel's type information")]
+    Types(#[from] aya::BtfError),
     /// The kernel refuses a program, or to attach it.
     #[error("program {program} at {device}")]
     Program {
@@ -71,8 +75,13 @@ pub enum ProgramsError {
 }
 
 /// Creates the maps and loads the programs. The same object has the flow programs, whose maps stay as small as they can be here.
-pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<Ebpf, ProgramsError> {
+/// Also answers whether what is lost behind [`direct`](super::direct) is counted.
+pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<(Ebpf, bool), ProgramsError> {
+    let globals = losses::globals();
     let mut loader = EbpfLoader::new();
+    for (global, value) in globals.iter().flatten() {
+        loader.override_global(global, value, true);
+    }
     let generations = flowtap_abi::GENERATIONS as u32;
     for (name, entries_max) in [
         // An ingress and an egress list in each generation.
@@ -93,7 +102,8 @@ pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<Ebpf, ProgramsErro
     for name in wanted {
         classifier(&mut object, name)?;
     }
-    Ok(object)
+    let counts_losses = globals.is_some() && losses::attach(&mut object).is_ok();
+    Ok((object, counts_losses))
 }
 
 /// Whether interfaces without link layer may be mirrored. The verifier takes a second or more for them.

@@ -20,8 +20,8 @@ use aya::{
 use flowlog::record::TrafficClass;
 use flowtap_abi::mirror::{
     Buckets, CopyCounts, INTERVALS_MAX, Interval, Intervals, KnownAddress, LISTS_MAX, MirrorRule, MirrorSession,
-    MirrorState, MirrorTarget, PROTOCOLS, PrefixV4, PrefixV6, RULES_TOTAL_MAX, RuleList, RuleSet, SESSIONS_MAX,
-    SETS_MAX, TARGETS_OF_SESSION_MAX, TUNNEL_PORTS_MAX, Unjudged, list_key,
+    MirrorState, MirrorTarget, NOT_ALIKE, PROTOCOLS, PrefixV4, PrefixV6, RULES_TOTAL_MAX, RuleList, RuleSet,
+    SESSIONS_MAX, SETS_MAX, TARGETS_OF_SESSION_MAX, TUNNEL_PORTS_MAX, Unjudged, list_key,
 };
 
 /// All maps that the programs read, and what they count.
@@ -193,10 +193,12 @@ impl Tables {
             self.protocols.set(at, set, 0).map_err(failed("MIRROR_PROTOCOLS"))?;
         }
         let prefixes = 2 * (generation.number * LISTS_MAX + list);
-        self.write_blocks(generation, prefixes, &tables.sources_v4, v4)?;
-        self.write_blocks(generation, prefixes + 1, &tables.destinations_v4, v4)?;
-        self.write_blocks(generation, prefixes, &tables.sources_v6, v6)?;
-        self.write_blocks(generation, prefixes + 1, &tables.destinations_v6, v6)?;
+        let anywhere = [
+            self.write_blocks(generation, prefixes, &tables.sources_v4, v4)?,
+            self.write_blocks(generation, prefixes + 1, &tables.destinations_v4, v4)?,
+            self.write_blocks(generation, prefixes, &tables.sources_v6, v6)?,
+            self.write_blocks(generation, prefixes + 1, &tables.destinations_v6, v6)?,
+        ];
         let of_class = |class| tables.classes.get(class_index(class)).copied().unwrap_or_default();
         let mut services = [0; SERVICES.len()];
         for (set, class) in services.iter_mut().zip(SERVICES) {
@@ -207,6 +209,7 @@ impl Tables {
             rules,
             protocols,
             prefixes,
+            anywhere,
             source_ports: self.write_intervals(generation, &tables.source_ports)?,
             destination_ports: self.write_intervals(generation, &tables.destination_ports)?,
             portless: self.write_set(generation, &tables.without_ports)?,
@@ -245,13 +248,19 @@ impl Tables {
         Ok(Intervals { first, count })
     }
 
+    /// Writes the blocks of one end; the set itself where there is but one for all addresses.
     fn write_blocks<A: Address>(
         &mut self,
         generation: &mut Generation,
         list: u32,
         prefixes: &Prefixes<A>,
         block: fn(u32, A, u8) -> Block,
-    ) -> Result<(), TablesError> {
+    ) -> Result<u32, TablesError> {
+        if let [everything] = prefixes.entries()
+            && everything.length == 0
+        {
+            return self.write_set(generation, &everything.bits);
+        }
         for prefix in prefixes.entries() {
             let set = self.write_set(generation, &prefix.bits)?;
             match block(list, prefix.network, prefix.length) {
@@ -265,7 +274,7 @@ impl Tables {
                 }
             }
         }
-        Ok(())
+        Ok(NOT_ALIKE)
     }
 
     /// Writes what an address is known for, beside what it is known for already.

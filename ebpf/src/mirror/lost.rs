@@ -1,0 +1,45 @@
+//! Small copies that the kernel dropped behind [`direct`](super::direct): by a full queue, or a device that is down.
+//!
+//! Nobody answers a program that redirects a packet. But whoever drops one frees it, and says so at the tracepoint
+//! `skb:kfree_skb`, whose first argument is the packet and whose third the reason; the mark tells our copies, and where
+//! they are counted. On its way into another network namespace a packet loses its mark, so what becomes of a copy at
+//! its target is not told here.
+
+use super::tables;
+use crate::{
+    maps::atomic_add,
+    skb::{SKB_DEVICE, SKB_MARK, WATCHED_NAMESPACE, field, global, namespace_of},
+};
+use aya_ebpf::programs::BtfTracePointContext;
+use flowtap_abi::mirror::{COPY_DIRECT, COPY_MARK, COPY_MARK_MASK};
+
+/// Number of the reason for what a packet socket has no room for: what it was handed is a clone, and the copy goes on.
+#[unsafe(no_mangle)]
+static PACKET_SOCKET: u32 = 0;
+
+/// Counts a packet that is freed, if it is such a copy.
+#[inline(always)]
+pub(crate) fn lost(context: &BtfTracePointContext) -> i32 {
+    count(context.arg(0), context.arg(2)).unwrap_or_default();
+    0
+}
+
+/// `None` means that the packet is none of ours.
+#[inline(always)]
+fn count(skb: *const u32, reason: u32) -> Option<()> {
+    // Nearly every packet that comes here is none of ours, so this is read in place: the verifier knows what the argument is.
+    let mark = skb.wrapping_byte_add(global(&SKB_MARK) as usize);
+    // SAFETY: the loader has set the offset of that member.
+    let mark = unsafe { mark.read() };
+    if mark & (COPY_MARK_MASK | COPY_DIRECT) != COPY_MARK | COPY_DIRECT || reason == global(&PACKET_SOCKET) {
+        return None;
+    }
+    let device: u64 = field(skb as u64, &SKB_DEVICE)?;
+    if namespace_of(device)? != global(&WATCHED_NAMESPACE) {
+        return None;
+    }
+    let counts = tables::direct_counts(mark & !COPY_MARK_MASK & !COPY_DIRECT)?;
+    // SAFETY: a member of the element.
+    atomic_add(unsafe { &raw mut (*counts).dropped }, 1);
+    Some(())
+}

@@ -1,0 +1,32 @@
+//! The program that counts small copies which the kernel drops behind [`direct`](super::direct), at its tracepoint
+//! `skb:kfree_skb`.
+
+use super::programs::ProgramsError;
+use crate::capture::kernel::{Btf, DropReasons, KERNEL_BTF, LOSS_OFFSETS, offsets, own_namespace};
+use aya::{Ebpf, programs::BtfTracePoint};
+use std::path::Path;
+
+/// Its globals: where the running kernel has what it reads, which network namespace is ours, and which drops are none.
+/// `None` where the kernel does not say.
+pub(super) fn globals() -> Option<Vec<(&'static str, u32)>> {
+    let btf = Btf::from_file(Path::new(KERNEL_BTF)).ok()?;
+    let mut globals = offsets(&btf, &LOSS_OFFSETS).ok()?;
+    let reason = DropReasons::read(&btf).ok()?.number(PACKET_SOCKET_FULL);
+    globals.push(("WATCHED_NAMESPACE", own_namespace().ok()?));
+    globals.push(("PACKET_SOCKET", reason.unwrap_or(u32::MAX)));
+    Some(globals)
+}
+
+/// Loads and attaches it; it stays for as long as the object.
+pub(super) fn attach(object: &mut Ebpf) -> Result<(), ProgramsError> {
+    let failed = |cause| ProgramsError::Program { program: PROGRAM, device: String::new(), cause: Box::new(cause) };
+    let program = object.program_mut(PROGRAM).ok_or(ProgramsError::Missing { name: PROGRAM })?;
+    let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
+    let types = aya::Btf::from_sys_fs()?;
+    program.load("kfree_skb", &types).map_err(failed)?;
+    program.attach().map(drop).map_err(failed)
+}
+
+const PROGRAM: &str = "mirror_lost";
+/// The kernel's name since 6.9; before it such drops have none of their own, and are taken for losses.
+const PACKET_SOCKET_FULL: &str = "PACKET_SOCK_ERROR";
