@@ -25,7 +25,7 @@ mod raw;
 mod tests;
 pub mod value;
 
-pub use flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
+pub use flow_log::{FlowTableMax, Interval, SkippedTraffic, TrafficSelection, Workers};
 pub(crate) use flow_log::{whole_number, whole_number_u16};
 pub use instance::InstanceFacts;
 pub use interface::{InterfaceId, InterfaceSettings, Label};
@@ -43,6 +43,7 @@ use std::path::PathBuf;
 use flowlog::metadata::ACCOUNT_ID_DEFAULT;
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::flow::FragmentRule;
 use crate::mirror::{Decider, Mirror};
 use document::DocumentError;
 use interface::{INTERFACE_ID, RawInterface};
@@ -64,7 +65,7 @@ pub struct Settings {
     /// Which classes are left out.
     pub skipped_traffic: SkippedTraffic,
     /// What becomes of fragments.
-    pub fragments: Fragments,
+    pub fragments: FragmentRule,
     /// How many threads count packets; `None` leaves it to the machine.
     pub workers: Option<Workers>,
     /// The flow table's bound.

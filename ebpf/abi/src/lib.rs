@@ -39,6 +39,6 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 44);
     assert!(size_of::<FragmentPorts>() == 8);
     assert!(size_of::<VerdictKey>() == 48);
-    assert!(size_of::<DropCopy>() == 40);
+    assert!(size_of::<DropCopy>() == 32);
     assert!(size_of::<Overflow>() == 96);
 };

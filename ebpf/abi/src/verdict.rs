@@ -47,15 +47,13 @@ pub struct DropCopy {
     pub time_ns: u64,
     /// Kernel's index of the interface; zero where the kernel names none.
     pub interface: u32,
-    /// The running kernel's number of the reason.
-    pub reason: u32,
     /// How long the packet is, the Ethernet header included where there is one.
     pub packet_bytes: u32,
-    /// How many of its bytes follow.
-    pub copied_bytes: u32,
     /// The tag that the kernel keeps beside the packet, as `vlan_all` holds it: first the protocol as it stands on the
     /// wire, then the tag in the machine's order. Zero where there is none.
     pub tag: u32,
+    /// How many of its bytes follow.
+    pub copied_bytes: u16,
     /// Of these, the Ethernet header; zero where it begins with its IP header.
     pub link_bytes: u16,
     /// Payload of each segment of a super-packet, else zero.
@@ -69,10 +67,6 @@ pub struct DropCopy {
     pub direction: u8,
     /// 1 if the packet had passed the counting point of its interface and direction before it was dropped, else 0.
     pub counted: u8,
-    /// 4 or 6.
-    pub version: u8,
-    /// IANA number in the IP header; of IPv6 the first header that is no extension.
-    pub protocol: u8,
 }
 
 /// Sizes of what can follow a [`DropCopy`]: of each packet as much as fits the smallest in which its readable part does,

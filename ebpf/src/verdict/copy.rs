@@ -2,8 +2,8 @@
 //!
 //! Off unless the sensor asks: then a drop costs one more load. A copy is what can be read in place, from the Ethernet
 //! header on if there is one of this interface, else from the IP header; what lies in pages beside the packet is not in
-//! it. It goes through a ring buffer of its own, in one of three sizes; where that is full, the drop is counted by its
-//! reason, and waits for nobody.
+//! it. It goes through a ring buffer of its own, in one of three sizes. Where that is full, or the packet can't be read, the
+//! drop is counted by its reason, and waits for nobody.
 
 use super::Dropped;
 use crate::{
@@ -38,8 +38,6 @@ pub(super) struct Known {
     gso_bytes: u16,
     direction: u8,
     counted: u8,
-    version: u8,
-    protocol: u8,
 }
 
 impl Known {
@@ -54,8 +52,6 @@ impl Known {
             gso_bytes: dropped.gso_bytes,
             direction: key.direction,
             counted: key.counted,
-            version: key.version,
-            protocol: key.protocol,
         }
     }
 }
@@ -71,13 +67,13 @@ struct Entry<const BYTES: usize> {
 #[inline(never)]
 pub(super) fn make(known: &Known) {
     let Some((note, start)) = note(known) else { return maps::count_missed_copy(known.reason) };
-    let [small, medium, large] = DROP_COPY_BYTES;
-    let is_made = if note.copied_bytes as usize <= small {
+    let [small, medium, _] = DROP_COPY_BYTES;
+    let is_made = if usize::from(note.copied_bytes) <= small {
         put::<{ DROP_COPY_BYTES[0] }>(&note, start)
-    } else if note.copied_bytes as usize <= medium {
+    } else if usize::from(note.copied_bytes) <= medium {
         put::<{ DROP_COPY_BYTES[1] }>(&note, start)
     } else {
-        put::<{ DROP_COPY_BYTES[2] }>(&DropCopy { copied_bytes: note.copied_bytes.min(large as u32), ..note }, start)
+        put::<{ DROP_COPY_BYTES[2] }>(&note, start)
     };
     if !is_made {
         maps::count_missed_copy(known.reason);
@@ -100,18 +96,15 @@ fn note(known: &Known) -> Option<(DropCopy, u64)> {
         // SAFETY: the helper has no arguments and no precondition.
         time_ns: unsafe { bpf_ktime_get_ns() },
         interface: known.interface,
-        reason: known.reason,
         packet_bytes,
-        copied_bytes: packet_bytes.min(known.readable_bytes + link_bytes),
         tag,
+        copied_bytes: packet_bytes.min(known.readable_bytes + link_bytes).min(COPIED_BYTES_MAX) as u16,
         link_bytes: link_bytes as u16,
         gso_bytes: known.gso_bytes,
         checksum_start,
         checksum_offset,
         direction: known.direction,
         counted: known.counted,
-        version: known.version,
-        protocol: known.protocol,
     };
     Some((note, head + u64::from(first)))
 }
@@ -146,7 +139,7 @@ fn checksum(skb: u64, first: u32) -> Option<(u16, u16)> {
     Some((u32::from(start).saturating_sub(first) as u16, field(skb, &SKB_CHECKSUM_OFFSET)?))
 }
 
-/// Puts a copy into the ring buffer; whether there was room.
+/// Puts a copy into the ring buffer; whether there was room, and it could be read.
 #[inline(always)]
 fn put<const BYTES: usize>(note: &DropCopy, start: u64) -> bool {
     let Some(mut entry) = maps::DROP_COPIES.reserve::<Entry<BYTES>>(0) else { return false };
@@ -171,6 +164,8 @@ fn put<const BYTES: usize>(note: &DropCopy, start: u64) -> bool {
     true
 }
 
+/// The largest size.
+const COPIED_BYTES_MAX: u32 = DROP_COPY_BYTES[2] as u32;
 /// An Ethernet header with two tags in it.
 const LINK_BYTES_MAX: u32 = 14 + 2 * 4;
 // Hardware types of linux/if_arp.h.

@@ -46,6 +46,7 @@ pub trait DropSource: Send {
     /// Hands over what has come, at most so many.
     fn take(&mut self, at_most: usize, each: &mut dyn FnMut(&Dropped<'_>));
 
-    /// Packets of which no copy could be made since the start, for want of room, by the name of their drop reason.
+    /// Packets of which no copy could be made since the start, as there was no room or they could not be read, by the name
+    /// of their drop reason.
     fn missed(&self) -> BTreeMap<String, u64>;
 }

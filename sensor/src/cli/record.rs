@@ -18,8 +18,8 @@ use flowtap::classify::{Classifier, LocalNetworks};
 use flowtap::config::document::DOCUMENT_BYTES_MAX;
 use flowtap::config::value::{Cidr, SubnetCidr, VpcCidr};
 use flowtap::config::{
-    Compression, Destination, FileFormat, Flags, FlowTableMax, Fragments, InterfaceId, Interval, Label, RawConfig,
-    Settings, SkippedTraffic, TrafficSelection, Workers,
+    Compression, Destination, FileFormat, Flags, FlowTableMax, InterfaceId, Interval, Label, RawConfig, Settings,
+    SkippedTraffic, TrafficSelection, Workers,
 };
 use flowtap::flow::FragmentRule;
 use flowtap::policy::Policy;
@@ -71,7 +71,7 @@ pub(super) struct RecordArgs {
 
     /// join: later fragments belong to their first one's flow; apart: they have ports 0 [default: join]
     #[arg(long, value_name = "RULE", help_heading = FLOWS)]
-    fragments: Option<Fragments>,
+    fragments: Option<FragmentRule>,
 
     /// Write rows with this action: all, accept or reject [default: all]
     #[arg(long, value_name = "ACTION", help_heading = FLOWS)]
@@ -206,10 +206,7 @@ pub(super) fn recording(
 pub(super) fn limits(settings: &Settings, format: &Format, workers: NonZeroUsize, seed: u64) -> Limits {
     Limits {
         flows_max: settings.flow_table_max.flows().get().div_ceil(workers.get()),
-        fragments: match settings.fragments {
-            Fragments::Join => FragmentRule::Join,
-            Fragments::Apart => FragmentRule::Apart,
-        },
+        fragments: settings.fragments,
         keep_detail: DETAIL_FIELDS.iter().any(|field| format.contains(*field)),
         seed,
     }

@@ -17,14 +17,15 @@ use flowtap::capture::Filter;
 use flowtap::capture::live::TapOptions;
 use flowtap::config::glob::Glob;
 use flowtap::config::{
-    CaptureBuffer, CapturePlane, Destination, Flags, Fragments, InstanceFacts, KernelSettings, LiveFlags,
-    MetadataSource, MetricsAddress, RawConfig, Settings, Workers,
+    CaptureBuffer, CapturePlane, Destination, Flags, InstanceFacts, KernelSettings, LiveFlags, MetadataSource,
+    MetricsAddress, RawConfig, Settings, Workers,
 };
 use flowtap::daemon::control::SOCKET_DEFAULT;
 use flowtap::daemon::fence::Territory;
 use flowtap::daemon::privileges::User;
 use flowtap::daemon::state::{StateFile, try_directory};
 use flowtap::daemon::{self, Configuration, Control, Job, Watch};
+use flowtap::flow::FragmentRule;
 use nix::ifaddrs::getifaddrs;
 use tracing::level_filters::LevelFilter;
 
@@ -325,7 +326,7 @@ pub(super) fn packets_only(settings: &Settings) -> Option<&'static str> {
     if settings.filter.is_some() {
         return Some("a filter expression is run over frames");
     }
-    (settings.fragments == Fragments::Apart).then_some("the kernel joins fragments with their flow")
+    (settings.fragments == FragmentRule::Apart).then_some("the kernel joins fragments with their flow")
 }
 
 /// Where the run notes how far it has come.

@@ -5,7 +5,8 @@ use toml::{Table, Value};
 
 use super::interface::RawInterface;
 use super::output::{Compression, Destination, FileFormat, Output};
-use super::{Fragments, KernelSettings, Label, Settings, TrafficSelection};
+use super::{KernelSettings, Label, Settings, TrafficSelection};
+use crate::flow::FragmentRule;
 
 impl Settings {
     /// A configuration file that comes to these settings with no flags beside it. What only flags can say (an
@@ -51,8 +52,8 @@ impl Settings {
             TrafficSelection::Reject => "reject",
         };
         let fragments = match self.fragments {
-            Fragments::Join => "join",
-            Fragments::Apart => "apart",
+            FragmentRule::Join => "join",
+            FragmentRule::Apart => "apart",
         };
         let treatment = |class| if self.skipped_traffic.omits(class) { "omit" } else { "log" };
         let skipped = TrafficClass::ALL.iter().map(|class| (class.as_str().to_owned(), treatment(*class).into()));

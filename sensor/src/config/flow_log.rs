@@ -12,7 +12,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::value::{ValueError, read_as_text};
-use crate::flow::table;
+use crate::flow::{FragmentRule, table};
 
 /// The aggregation interval, in whole seconds from 1 to 600. AWS offers 60 and 600.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,17 +99,7 @@ impl FromStr for TrafficSelection {
     }
 }
 
-/// What becomes of the fragments of a datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Fragments {
-    /// They belong to the flow of their first fragment.
-    #[default]
-    Join,
-    /// Those without ports make a flow with ports 0.
-    Apart,
-}
-
-impl FromStr for Fragments {
+impl FromStr for FragmentRule {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
@@ -300,7 +290,7 @@ const FLOW_TABLE_FLOWS_MAX: usize = 1 << 28;
 // The table itself knows no bound but this one.
 const _: () = assert!(FLOW_TABLE_FLOWS_MAX <= table::FLOWS_MAX);
 
-read_as_text!(Interval, TrafficSelection, Fragments, Treatment, Workers, FlowTableMax);
+read_as_text!(Interval, TrafficSelection, FragmentRule, Treatment, Workers, FlowTableMax);
 
 #[cfg(test)]
 mod tests {
@@ -336,7 +326,7 @@ mod tests {
             refusal::<TrafficSelection>("ACCEPT"),
             "`ACCEPT` is not a selection of traffic: write `all`, `accept` or `reject`"
         );
-        assert_eq!(refusal::<Fragments>(""), "`` is not a way to treat fragments: write `join` or `apart`");
+        assert_eq!(refusal::<FragmentRule>(""), "`` is not a way to treat fragments: write `join` or `apart`");
     }
 
     #[test]

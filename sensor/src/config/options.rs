@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
+use super::flow_log::{FlowTableMax, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{InterfaceId, Label};
 use super::live::LiveFlags;
 use super::output::{Compression, Destination, FileFormat};
 use super::value::{Cidr, SubnetCidr, ValueError, VpcCidr};
+use crate::flow::FragmentRule;
 
 /// The flags of `flowtap replay` and `flowtap run`, by their long names. What is `None` or empty was not given; the file, then the
 /// default decides.
@@ -34,7 +35,7 @@ pub struct Flags {
     /// `--skipped-traffic`
     pub skipped_traffic: Option<SkippedTraffic>,
     /// `--fragments`
-    pub fragments: Option<Fragments>,
+    pub fragments: Option<FragmentRule>,
     /// `--workers`
     pub workers: Option<Workers>,
     /// `--flow-table-max`

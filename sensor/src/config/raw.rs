@@ -7,13 +7,14 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::document;
-use super::flow_log::{FlowTableMax, Fragments, Interval, SkippedTraffic, TrafficSelection, Workers};
+use super::flow_log::{FlowTableMax, Interval, SkippedTraffic, TrafficSelection, Workers};
 use super::interface::{Label, RawInterface};
 use super::kernel::RawKernel;
 use super::live::{CaptureBuffer, CapturePlane, Fanout, MetadataSource};
 use super::metrics::MetricsAddress;
 use super::mirror::{self, RawMirror};
 use super::output::{Compression, Destination, FileFormat, SegmentMax};
+use crate::flow::FragmentRule;
 use crate::mirror::Mirror;
 
 /// A configuration file that was read, and not yet completed by flags and defaults.
@@ -56,7 +57,7 @@ pub(super) struct RawFlowLog {
     pub(super) interval: Option<Interval>,
     pub(super) traffic: Option<TrafficSelection>,
     pub(super) skipped_traffic: Option<SkippedTraffic>,
-    pub(super) fragments: Option<Fragments>,
+    pub(super) fragments: Option<FragmentRule>,
     pub(super) workers: Option<Workers>,
     pub(super) flow_table_max: Option<FlowTableMax>,
 }

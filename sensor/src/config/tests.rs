@@ -94,7 +94,7 @@ fn a_file_with_every_key() {
     assert_eq!(settings.interval.secs(), 600);
     assert_eq!(settings.traffic, TrafficSelection::Reject);
     assert!(settings.skipped_traffic.omits(TrafficClass::Dns) && !settings.skipped_traffic.omits(TrafficClass::Dhcp));
-    assert_eq!(settings.fragments, Fragments::Apart);
+    assert_eq!(settings.fragments, FragmentRule::Apart);
     assert_eq!(settings.workers.unwrap().count().get(), 4);
     assert_eq!(settings.flow_table_max.flows().get(), 1000);
     assert_eq!(
@@ -115,7 +115,7 @@ fn a_file_with_every_key() {
 fn without_file_and_flags_the_defaults_hold() {
     let settings = Settings::new(None, Flags::default()).unwrap();
     assert_eq!((settings.format.as_str(), settings.interval.secs()), ("v2", 60));
-    assert_eq!((settings.traffic, settings.fragments), (TrafficSelection::All, Fragments::Join));
+    assert_eq!((settings.traffic, settings.fragments), (TrafficSelection::All, FragmentRule::Join));
     assert_eq!(settings.skipped_traffic, SkippedTraffic::LOG);
     assert_eq!(settings.workers, None);
     assert_eq!(settings.output.destination, Destination::Stdout);
@@ -168,7 +168,7 @@ fn flags_win_over_the_file() {
     };
     let settings = settings(EVERYTHING, flags);
     assert_eq!((settings.format.as_str(), settings.interval.secs()), ("v3", 60));
-    assert_eq!((settings.traffic, settings.fragments), (TrafficSelection::All, Fragments::Join));
+    assert_eq!((settings.traffic, settings.fragments), (TrafficSelection::All, FragmentRule::Join));
     assert_eq!(settings.skipped_traffic, SkippedTraffic::OMIT);
     assert_eq!(settings.workers.unwrap().count().get(), 2);
     assert_eq!(settings.flow_table_max.flows().get(), 5);

@@ -164,7 +164,7 @@ fn mirror(report: &Report) -> Vec<MetricFamily> {
             ),
             counters(
                 "flowtap_mirror_drop_copies_missed_total",
-                "Packets that the kernel dropped and of which no copy could be made for want of room, by drop reason.",
+                "Packets that the kernel dropped and that could not be copied, unreadable or for want of room, by drop reason.",
                 "reason",
                 counts.missed.iter().map(|(reason, packets)| (reason.as_str(), *packets)),
             ),

@@ -51,6 +51,14 @@ impl Path {
         }
     }
 
+    /// Who sends.
+    pub fn source(self) -> IpAddr {
+        match self {
+            Self::V4 { src, .. } => src.into(),
+            Self::V6 { src, .. } => src.into(),
+        }
+    }
+
     /// How long the outer IP header is.
     pub fn ip_header_bytes(self) -> usize {
         match self {

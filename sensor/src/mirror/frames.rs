@@ -11,6 +11,7 @@
 //! frames begin a second later than the neighbour is known: nothing overtakes.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -20,7 +21,7 @@ use socket2::Socket;
 use super::counters::Skip;
 use super::encapsulate::{Path, whole_header};
 use super::netlink::{Changes, Netlink};
-use super::next_hop::{Known, NextHop};
+use super::next_hop::{Known, NextHop, WayOut};
 use super::socket::{COPY_MARK, prepare, reason};
 use crate::sys::packet_socket;
 
@@ -58,21 +59,22 @@ impl Frames {
     }
 
     /// Looks at the next hop, as is done once a second.
-    pub(super) fn look(&mut self, known: &Known) {
+    pub(super) fn look(&mut self, address: IpAddr, known: &Known) {
         self.waits = self.waits.saturating_sub(1);
-        self.find(known);
+        self.find(address, known);
     }
 
     /// Looks again if the kernel has told of a change.
-    pub(super) fn look_if_changed(&mut self, known: &Known) {
+    pub(super) fn look_if_changed(&mut self, address: IpAddr, known: &Known) {
         if self.changes.any() {
-            self.find(known);
+            self.find(address, known);
         }
     }
 
-    fn find(&mut self, known: &Known) {
+    fn find(&mut self, address: IpAddr, known: &Known) {
         // What can't be told is not sure.
-        let hop = NextHop::find(&mut self.netlink, known, COPY_MARK).ok().flatten();
+        let way = WayOut::find(&mut self.netlink, address, COPY_MARK);
+        let hop = way.and_then(|way| way.next_hop(&mut self.netlink, Some(known))).ok().flatten();
         let before = self.way.take();
         let Some(hop) = hop else {
             self.waits = LOOKS_AFTER_WAITING;

@@ -33,7 +33,7 @@ pub use tables::TablesError;
 pub use tend::Notice;
 pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 
-use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation};
+use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation, netlink::Netlink};
 use crate::{
     capture::kernel::{Device, FlowPrograms},
     classify::Classifier,
@@ -43,7 +43,6 @@ use aya::{Ebpf, programs::tc::SchedClassifierLink};
 use direct::Direct;
 use flowtap_abi::mirror::{CopyCounts, Unjudged};
 use link::LinkDevice;
-use netlink::Netlink;
 use plan::identity;
 use std::collections::HashMap;
 use tables::{Generation, Tables, add};

@@ -52,7 +52,7 @@ pub struct DropCounts {
     pub copied: u64,
     /// Of these, those whose interface can't be told: no session is asked.
     pub without_interface: u64,
-    /// Packets of which no copy could be made for want of room, by drop reason.
+    /// Packets of which no copy could be made, as there was no room or they could not be read, by drop reason.
     pub missed: BTreeMap<String, u64>,
 }
 

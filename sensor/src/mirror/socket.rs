@@ -124,7 +124,7 @@ impl TargetSocket {
     fn look(&mut self) {
         let known = self.known();
         if let Some(frames) = &mut self.frames {
-            frames.look(&known);
+            frames.look(self.address.ip(), &known);
         }
     }
 
@@ -133,7 +133,7 @@ impl TargetSocket {
             Path::V4 { .. } => sockopt::ip_ttl(&self.probe),
             Path::V6 { .. } => sockopt::ipv6_unicast_hops(&self.probe).map(u32::from),
         };
-        Known { path: self.path, mtu: self.path_mtu, hops: hops.unwrap_or_default() }
+        Known { source: self.path.source(), mtu: self.path_mtu, hops: hops.unwrap_or_default() }
     }
 
     /// Takes note that the kernel knows of a smaller MTU: some router has said so.
@@ -156,7 +156,7 @@ impl TargetSocket {
     fn send_frames(&mut self, datagrams: &[&[u8]], settle: &mut impl FnMut(usize, Result<(), Skip>)) -> usize {
         let known = self.known();
         let Some(frames) = &mut self.frames else { return 0 };
-        frames.look_if_changed(&known);
+        frames.look_if_changed(self.address.ip(), &known);
         let mut settled = 0;
         if let (Turn::Prove, Some((first, _))) = (frames.turn(), datagrams.split_first()) {
             let mut is_sent = false;

@@ -12,20 +12,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// How many different refusals there are.
-    pub const COUNT: usize = NotIp::ALL.len() + Fault::ALL.len();
-
-    /// Every refusal, in the order of [`index`](Self::index).
+    /// Every refusal.
     pub fn all() -> impl Iterator<Item = Self> {
         NotIp::ALL.into_iter().map(Self::NotIp).chain(Fault::ALL.into_iter().map(Self::Fault))
-    }
-
-    /// A number below [`COUNT`](Self::COUNT), different for each refusal: the place of its counter.
-    pub fn index(self) -> usize {
-        match self {
-            Self::NotIp(kind) => kind as usize,
-            Self::Fault(fault) => NotIp::ALL.len() + fault as usize,
-        }
     }
 
     /// Whether traffic may be missing from the records because of it: the packet may well be sound, and we cannot read
@@ -70,7 +59,6 @@ impl From<Fault> for Refusal {
 
 /// What a frame holds instead of IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum NotIp {
     /// Address resolution (RFC 826).
     Arp,
@@ -101,7 +89,7 @@ pub enum NotIp {
 }
 
 impl NotIp {
-    /// Every kind, in the order of their numbers.
+    /// Every kind.
     pub const ALL: [Self; 13] = [
         Self::Arp,
         Self::Lldp,
@@ -140,7 +128,6 @@ impl NotIp {
 
 /// What keeps a frame's IP header from being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum Fault {
     /// We have no parser for frames of this link type.
     UnsupportedLinkType,
@@ -169,7 +156,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every fault, in the order of their numbers.
+    /// Every fault.
     pub const ALL: [Self; 12] = [
         Self::UnsupportedLinkType,
         Self::TruncatedLink,
@@ -210,10 +197,10 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_refusal_has_its_own_place_and_name() {
-        let indexes: Vec<usize> = Refusal::all().map(Refusal::index).collect();
-        assert_eq!(indexes, (0..Refusal::COUNT).collect::<Vec<_>>());
-        assert_eq!(Refusal::all().map(Refusal::name).collect::<HashSet<_>>().len(), Refusal::COUNT);
+    fn every_refusal_is_there_once_and_has_its_own_name() {
+        let all = Refusal::all().count();
+        assert_eq!(Refusal::all().collect::<HashSet<_>>().len(), all);
+        assert_eq!(Refusal::all().map(Refusal::name).collect::<HashSet<_>>().len(), all);
     }
 
     #[test]

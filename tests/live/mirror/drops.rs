@@ -343,7 +343,7 @@ fn a_ring_that_nobody_empties_costs_copies_and_no_counts() {
     let (copied, missed) = told();
     assert!(is_all_told, "{copied} {missed}");
     assert_eq!(ledger(&dir).matched.0, copied);
-    assert_eq!(copied, (1 << 22) / (8 + 40 + 256), "what the ring holds");
+    assert_eq!(copied, (1 << 22) / (8 + 32 + 256), "what the ring holds");
     let rows = rejected(&daemon.finish());
     assert_eq!(rows, [format!("5002 ingress near0 NETFILTER_DROP {DATAGRAMS} {}", DATAGRAMS * 128)]);
     let log = String::from_utf8(dir.read("log.txt")).unwrap();

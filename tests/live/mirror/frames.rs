@@ -173,6 +173,45 @@ fn no_frame_is_sent_to_a_neighbour_that_does_not_answer() {
 }
 
 #[test]
+fn a_choice_of_routers_is_left_to_the_ip_stack() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    if !nftables(&net.near, COUNT) {
+        return;
+    }
+    for router in ["10.83.0.7", "10.83.0.8"] {
+        let known = ["neigh", "replace", router, "lladdr", IDS_ETHER, "dev", "out0", "nud", "permanent"];
+        inside(&net.near, "ip", &known);
+    }
+    let route = |ways: &str| {
+        let words = format!("route replace 10.83.0.2/32 {ways}");
+        inside(&net.near, "ip", &words.split(' ').collect::<Vec<_>>());
+    };
+    route("nexthop via 10.83.0.7 dev out0 nexthop via 10.83.0.8 dev out0");
+    let dir = Dir::new();
+    let daemon = start("pcap", &net, &dir, ALL);
+    let _listener = hear(&net.near, &[5000]);
+    let capture = collector.capture(&dir);
+    numbered(&net, 0, 400);
+    until_settled(&dir, 400);
+    assert_eq!(by_the_stack(&net), 400, "all by the IP stack, which chooses");
+
+    // One router is no choice: some seconds later frames go there, until there is a choice again.
+    route("via 10.83.0.7 dev out0");
+    std::thread::sleep(Duration::from_secs(4));
+    numbered(&net, 400, 400);
+    until_settled(&dir, 800);
+    let before = by_the_stack(&net);
+    assert!((401..=420).contains(&before), "{before} by the IP stack");
+    route("nexthop via 10.83.0.7 dev out0 nexthop via 10.83.0.8 dev out0");
+    numbered(&net, 800, 400);
+    until_settled(&dir, 1200);
+    assert_eq!(by_the_stack(&net) - before, 400, "all by the IP stack again, at once");
+    assert_eq!(numbers(&capture.frames()), (0..1200).collect::<Vec<_>>());
+    assert_eq!(ledger(&dir).skipped.0, 0);
+    drop(daemon);
+}
+
+#[test]
 fn what_a_firewall_refuses_is_not_sent_past_it() {
     let Some((net, collector)) = Collector::new(1600) else { return };
     if !nftables(&net.near, &COUNT.replace("counter", "counter drop")) {

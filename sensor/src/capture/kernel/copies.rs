@@ -88,7 +88,7 @@ impl DropSource for DropCopies {
 fn split(entry: &[u8]) -> Option<(DropCopy, &[u8])> {
     let (note, bytes) = entry.split_at_checked(size_of::<DropCopy>())?;
     let note: DropCopy = bytemuck::pod_read_unaligned(note);
-    Some((note, bytes.get(..note.copied_bytes as usize)?))
+    Some((note, bytes.get(..usize::from(note.copied_bytes))?))
 }
 
 fn dropped<'a>(note: &DropCopy, bytes: &'a [u8], anchor: &Anchor, ways: &mut Ways) -> Dropped<'a> {
@@ -133,18 +133,15 @@ mod tests {
     const NOTE: DropCopy = DropCopy {
         time_ns: 5_000,
         interface: 7,
-        reason: 12,
         packet_bytes: 1014,
-        copied_bytes: 4,
         tag: 0,
+        copied_bytes: 4,
         link_bytes: 14,
         gso_bytes: 0,
         checksum_start: 0,
         checksum_offset: 6,
         direction: 1,
         counted: 1,
-        version: 4,
-        protocol: 17,
     };
 
     #[test]

@@ -68,7 +68,7 @@ impl Sizes {
 
 /// Room for copies of dropped packets where nobody wants any: the least there can be.
 pub(super) const COPIES_BYTES_MIN: u32 = 4096;
-/// Where somebody does: some 13,000 small packets, or 2,000 of an Ethernet's size.
+/// Where somebody does: some 14,000 small packets, or 2,000 of an Ethernet's size.
 pub const COPIES_BYTES: u32 = 1 << 22;
 
 /// The kernel's own part of a hash map's element, and its bucket.

@@ -129,7 +129,8 @@ pub(super) fn way(
     dont_fragment: bool,
 ) -> Option<DirectPath> {
     let path = path?;
-    let (next_hop, vni, IpAddr::V4(address)) = (path.direct?, vni?, target.address) else { return None };
+    let (next_hop, vni, source) = (path.direct?, vni?, path.source?);
+    let (IpAddr::V4(source), IpAddr::V4(address)) = (source, target.address) else { return None };
     let is_left_to_a_card = path.is_physical && session.offload != Offload::Software;
     if target.encapsulation != Encapsulation::Vxlan || session.packet_length.is_some() || is_left_to_a_card {
         return None;
@@ -142,7 +143,7 @@ pub(super) fn way(
     bytes.extend([0x45, 0, 0, 0, 0, 0]);
     bytes.extend(if dont_fragment { DONT_FRAGMENT } else { [0, 0] });
     bytes.extend([TTL, UDP, 0, 0]);
-    bytes.extend(next_hop.source.octets());
+    bytes.extend(source.octets());
     bytes.extend(address.octets());
     // The source port comes of the flow, and the length with the copy; there is no checksum.
     bytes.extend([0, 0]);

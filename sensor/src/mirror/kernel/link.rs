@@ -6,10 +6,12 @@
 
 use super::{
     KernelMirror,
-    netlink::Netlink,
     programs::{self, Bare, ProgramsError},
 };
-use crate::{mirror::kernel::TUNNEL_ALIAS, sys::tun};
+use crate::{
+    mirror::{kernel::TUNNEL_ALIAS, netlink::Netlink},
+    sys::tun,
+};
 use aya::programs::TcAttachType;
 use std::{fs::File, io};
 
@@ -52,13 +54,13 @@ impl LinkDevice {
     /// Name and index of the device, which is made if it is not there.
     fn make(&mut self, netlink: &mut Netlink) -> io::Result<(String, u32)> {
         if let Some((name, index)) = &self.made
-            && netlink.link(*index)?.is_some_and(|link| link.name == *name)
+            && netlink.device(*index)?.is_some_and(|link| link.name == *name)
         {
             return Ok((name.clone(), *index));
         }
         let file = self.file.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
         let name = tun::make(file, NAME_PATTERN)?;
-        let index = netlink.link_by_name(&name)?.ok_or(io::ErrorKind::NotFound)?.index;
+        let index = netlink.device_by_name(&name)?.ok_or(io::ErrorKind::NotFound)?.index;
         netlink.set_alias(index, TUNNEL_ALIAS)?;
         self.made = Some((name.clone(), index));
         Ok((name, index))
@@ -82,7 +84,7 @@ impl KernelMirror {
     /// Whether the device was there and is gone.
     pub(super) fn has_lost_link_layer(&mut self) -> io::Result<bool> {
         let Some((name, index)) = self.link_program.as_ref().and(self.link.made.as_ref()) else { return Ok(false) };
-        let link = self.netlink.link(*index)?;
+        let link = self.netlink.device(*index)?;
         Ok(!link.is_some_and(|link| link.name == *name && link.is_up))
     }
 

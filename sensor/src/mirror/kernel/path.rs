@@ -3,11 +3,11 @@
 //! Authority: RFC 7348 section 4.3 (the path should take what the tunnel adds); the numbers of `54` and `74` bytes on
 //! AWS's page about MTU are these plus an inner VLAN tag.
 
-use super::netlink::{Ether, Link, Netlink, Route};
-use std::{
-    fmt, io,
-    net::{IpAddr, Ipv4Addr},
+use crate::mirror::{
+    netlink::Netlink,
+    next_hop::{NextHop, WayOut},
 };
+use std::{fmt, io, net::IpAddr};
 
 /// The way to a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,19 +22,10 @@ pub struct Path {
     pub mtu: u32,
     /// The largest inner frame that fits into it.
     pub frame_bytes_max: u32,
-    /// What small copies need to leave past the IP stack; `None` where they may not.
-    pub(super) direct: Option<NextHop>,
-}
-
-/// Who is next on the way to a target, on an Ethernet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NextHop {
     /// The address that packets leave with.
-    pub(super) source: Ipv4Addr,
-    /// That of the device.
-    pub(super) from: Ether,
-    /// That of the neighbour, which the kernel knows now.
-    pub(super) to: Ether,
+    pub(super) source: Option<IpAddr>,
+    /// Whom small copies past the IP stack are addressed to; `None` where they may not go past it.
+    pub(super) direct: Option<NextHop>,
 }
 
 /// What becomes of frames that do not fit.
@@ -69,16 +60,17 @@ impl fmt::Display for PathTooSmall {
 impl Path {
     /// Asks the kernel for the way to `address`, which packets with `mark` take.
     pub(super) fn find(netlink: &mut Netlink, address: IpAddr, mark: u32) -> io::Result<Self> {
-        let route = netlink.route(address, mark)?;
-        let link = netlink.link(route.device)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let mtu = route.mtu.filter(|mtu| *mtu != 0).unwrap_or(link.mtu).min(link.mtu);
+        let way = WayOut::find(netlink, address, mark)?;
+        let device = netlink.device(way.route.device)?.ok_or(io::ErrorKind::NotFound)?;
+        let mtu = way.mtu();
         // Whatever is in doubt: the tunnel device always knows a way.
-        let direct = NextHop::find(netlink, address, mark, &route, &link).unwrap_or(None);
+        let direct = if address.is_ipv4() { way.next_hop(netlink, None).unwrap_or(None) } else { None };
         Ok(Self {
+            device: device.index,
+            device_name: device.name,
+            is_physical: device.is_physical,
+            source: way.route.source,
             direct,
-            device: route.device,
-            device_name: link.name,
-            is_physical: link.is_physical,
             mtu,
             frame_bytes_max: mtu.saturating_sub(outer_bytes(address)),
         })
@@ -87,20 +79,6 @@ impl Path {
     /// The outer MTU that full frames of an interface need.
     pub(super) fn needed_mtu(address: IpAddr, interface_mtu: u32) -> u32 {
         interface_mtu + ETHERNET_BYTES + outer_bytes(address)
-    }
-}
-
-impl NextHop {
-    /// `None` unless the IP stack would do nothing with a packet but send it there.
-    fn find(netlink: &mut Netlink, address: IpAddr, mark: u32, route: &Route, link: &Link) -> io::Result<Option<Self>> {
-        let (IpAddr::V4(_), Some(IpAddr::V4(source)), Some(from)) = (address, route.source, link.ether) else {
-            return Ok(None);
-        };
-        if !route.is_unicast || !link.is_up || !netlink.is_plain_route(address, mark)? || netlink.has_policies()? {
-            return Ok(None);
-        }
-        let neighbour = netlink.neighbour(route.device, route.gateway.unwrap_or(address))?;
-        Ok(neighbour.map(|to| Self { source, from, to }))
     }
 }
 

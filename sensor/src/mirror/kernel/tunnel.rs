@@ -6,11 +6,11 @@
 
 use super::{
     KernelMirrorError, Path,
-    netlink::{Netlink, Sent},
+    netlink::Sent,
     programs::{self, ProgramsError},
 };
 use crate::{
-    mirror::{Encapsulation, Mirror, Offload},
+    mirror::{Encapsulation, Mirror, Offload, netlink::Netlink},
     sys::interface,
 };
 use aya::{
@@ -115,7 +115,7 @@ impl Tunnel {
     ) -> Result<Self, TunnelError> {
         let name = kind.name();
         let failed = |cause| TunnelError::Device { name: name.clone(), cause };
-        if let Some(present) = netlink.link_by_name(&name).map_err(failed)? {
+        if let Some(present) = netlink.device_by_name(&name).map_err(failed)? {
             if present.alias.as_deref() != Some(TUNNEL_ALIAS) {
                 return Err(TunnelError::NameTaken { name });
             }
@@ -128,7 +128,7 @@ impl Tunnel {
             return Err(not_made(netlink, name, kind, error));
         }
         let link =
-            netlink.link_by_name(&name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+            netlink.device_by_name(&name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let finished = Self::finish(netlink, object, kind, &name, link.index, completes);
         if finished.is_err() {
             // What cannot be finished must not stay; the first error says more than one about this would.
@@ -161,7 +161,7 @@ impl Tunnel {
 
     /// What was lost behind the device since this was last asked; `None` if the device is gone.
     pub(super) fn lost(&mut self, netlink: &mut Netlink) -> io::Result<Option<Sent>> {
-        let Some(link) = netlink.link(self.index)?.filter(|link| link.name == self.name && link.is_up) else {
+        let Some(link) = netlink.device(self.index)?.filter(|link| link.name == self.name && link.is_up) else {
             return Ok(None);
         };
         let since = |now: u64, before: u64| now.saturating_sub(before);
@@ -176,7 +176,7 @@ impl Tunnel {
 
     /// Takes the device away.
     pub(super) fn remove(self, netlink: &mut Netlink) -> io::Result<()> {
-        match netlink.link(self.index)? {
+        match netlink.device(self.index)? {
             Some(link) if link.name == self.name => netlink.remove(self.index),
             _ => Ok(()),
         }
@@ -217,7 +217,7 @@ fn has_programs(name: &str) -> bool {
 fn not_made(netlink: &mut Netlink, name: String, kind: TunnelKind, error: io::Error) -> TunnelError {
     match error.raw_os_error() {
         Some(libc::EEXIST | libc::EBUSY) => {
-            let links = netlink.links().unwrap_or_default();
+            let links = netlink.devices().unwrap_or_default();
             let wanted = Some((kind.encapsulation, kind.port.get()));
             match links.into_iter().find(|link| link.tunnel == wanted) {
                 Some(link) => TunnelError::Foreign { name: link.name, port: kind.port },
