@@ -111,7 +111,8 @@ fn geneve_carries_the_same_frames() {
     let plan = plan(vec![geneve], vec![session(1, TAP, &all)]);
     match KernelMirror::new(plan.clone(), &MirrorSizes::default()) {
         Err(KernelMirrorError::Tunnel(error @ TunnelError::NotOffered(_))) => return eprintln!("skipped: {error}"),
-        other => drop(other),
+        Err(error) => panic!("{error:?}"),
+        Ok(mirror) => drop(mirror),
     }
     let Some(mirror) = mirrored(plan, TAP) else { return };
     let frame = udp("10.81.0.2:5000", "10.81.0.1:6000", Some(9), &[1; 333]);
