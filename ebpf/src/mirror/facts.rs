@@ -148,7 +148,7 @@ fn read_rest<A>(
             _ => NO_ICMP,
         };
     }
-    let is_later = matches!(ip.fragment, Fragment::Later(_));
+    let is_later = matches!(ip.fragment, Fragment::Later);
     facts.payload_at = if is_later { 0 } else { start as u32 + ip.header_bytes + UDP_BYTES };
     let wire = wire::frames(frame, start, link_bytes, ip, &transport);
     facts.frames = wire.count;
@@ -168,16 +168,17 @@ fn transport<A>(
     if !ip.walked {
         return Ok((Transport::NONE, ip.protocol, false));
     }
-    if let Fragment::Later(id) = ip.fragment {
-        return Ok(match tables::recall(&FragmentKey { id, ..pieces }) {
+    let pieces = FragmentKey { id: ip.fragment_id, ..pieces };
+    if let Fragment::Later = ip.fragment {
+        return Ok(match tables::recall(&pieces) {
             Some(known) => (Transport { ports: known.ports, ..Transport::NONE }, known.protocol, true),
             None => (Transport::NONE, ip.protocol, false),
         });
     }
     let transport = headers::transport(frame, start, ip)?;
-    if let Fragment::First(id) = ip.fragment {
+    if let Fragment::First = ip.fragment {
         let ports = FragmentPorts { ports: transport.ports, protocol: ip.protocol, zero: [0; 3] };
-        tables::remember(&FragmentKey { id, ..pieces }, &ports);
+        tables::remember(&pieces, &ports);
     }
     Ok((transport, ip.protocol, true))
 }
