@@ -29,6 +29,9 @@ pub(crate) struct Facts {
     pub(crate) bytes: u64,
     /// Length of the longest.
     pub(crate) longest_bytes: u32,
+    /// Where the IP header begins in the frame. It stands here so that the verifier forgets how many tags are before it:
+    /// else it would go through all that follows once for each number.
+    start: u32,
     /// Where the payload of a UDP datagram begins in the frame; zero in a later piece of one.
     pub(crate) payload_at: u32,
     /// Zero where they are not known; of TCP and UDP, and of SCTP for the choice of a target.
@@ -68,20 +71,20 @@ pub(crate) fn read(context: &TcContext, place: Place, facts: &mut Facts) -> u32 
         Ok(network) => network,
         Err(stop) => return code(&stop),
     };
-    let start = network.start as u32;
+    facts.start = network.start as u32;
     // The direction and what the link layer takes fit into one word, as programs take five arguments.
     let link_bytes = link_bytes(&frame, &network, place.layer);
     let place_word = u64::from(place.interface) << 32 | u64::from(link_bytes) << 8 | place.direction as u64;
     match network.version {
-        Version::V4 => read_v4(context, start, place_word, facts),
-        Version::V6 => read_v6(context, start, place_word, facts),
+        Version::V4 => read_v4(context, place_word, facts),
+        Version::V6 => read_v6(context, place_word, facts),
     }
 }
 
 #[inline(never)]
-fn read_v4(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u32 {
+fn read_v4(context: &TcContext, place: u64, facts: &mut Facts) -> u32 {
     let frame = Frame::new(context);
-    let start = start as usize & START_MASK;
+    let start = facts.start as usize & START_MASK;
     let ip = match headers::ipv4(&frame, start) {
         Ok(ip) => ip,
         Err(stop) => return code(&stop),
@@ -102,9 +105,9 @@ fn read_v4(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u3
 }
 
 #[inline(never)]
-fn read_v6(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u32 {
+fn read_v6(context: &TcContext, place: u64, facts: &mut Facts) -> u32 {
     let frame = Frame::new(context);
-    let start = start as usize & START_MASK;
+    let start = facts.start as usize & START_MASK;
     let ip = match headers::ipv6(&frame, start) {
         Ok(ip) => ip,
         Err(stop) => return code(&stop),
