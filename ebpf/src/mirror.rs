@@ -10,6 +10,7 @@ mod decide;
 mod direct;
 mod encapsulate;
 mod facts;
+mod held;
 mod link;
 mod nested;
 mod rate;
@@ -17,6 +18,7 @@ mod tables;
 mod target;
 
 pub(crate) use encapsulate::{cut, encapsulate};
+pub(crate) use held::held;
 pub(crate) use link::link;
 
 use crate::headers::{HEADERS_BYTES_MAX, Layer, UDP};

@@ -14,10 +14,12 @@ mod copies;
 mod drain;
 mod gather;
 mod load;
+mod refused;
 mod route;
 mod source;
 mod verdicts;
 
+pub(crate) use attach::Purpose;
 pub use attach::{Attachment, Device, TapError, Taps};
 pub use btf::{Btf, BtfError, KERNEL_BTF};
 pub use clock::{Anchor, Reading, STEP_NS, Shift};
@@ -26,6 +28,7 @@ pub use drain::{Drain, DrainError, Drained, Flow, Harvest, Verdict};
 pub use flowtap_abi::{Counts, Marks, Reason, Seen};
 pub use gather::Devices;
 pub use load::{COPIES_BYTES, LoadError, OBJECT, Sizes, load};
+pub use refused::Refused;
 pub use source::{COUNTED_MAX, KernelSource, Order, TURN_SECS, Telling, TurnCounts, Turns, Watched};
 pub use verdicts::{DropReasons, VerdictSource};
 

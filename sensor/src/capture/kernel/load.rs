@@ -127,8 +127,6 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     if argument != REASON_ARGUMENT {
         return Err(LoadError::ReasonArgument { argument });
     }
-    let has_tcx = btf.enum_values("bpf_attach_type")?.iter().any(|(name, _)| name == "BPF_TCX_INGRESS");
-    let attachment = if has_tcx { Attachment::Tcx } else { Attachment::Clsact };
     let reasons = DropReasons::read(&btf)?;
     let inode = fs::metadata(OWN_NAMESPACE).map_err(LoadError::Namespace)?.ino();
     // Inode numbers of the namespace file system are 32 bits wide.
@@ -164,7 +162,7 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     }
     let mut object = loader.load(OBJECT).map_err(refused)?;
     let drain = Drain::new(&mut object)?;
-    Ok((Taps::new(object, reasons, attachment), drain))
+    Ok((Taps::new(object, reasons, Attachment::best()), drain))
 }
 
 fn refused(error: EbpfError) -> LoadError {
