@@ -3,6 +3,7 @@
 #   make test    everything that can be tested on this machine
 #   make check   format, lints, licences, documentation
 #   make deb     a Debian package            make test-deb   install, run, upgrade, remove and purge it, and leave nothing
+#   make test-kernels   live tests on other kernels, in virtual machines: an hour without KVM
 #   make bench   speed against floors and peers        make fuzz   every parser, a minute each
 
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ VENV := .venv
 FUZZ_SECONDS ?= 60
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo setup test check deb test-deb bench bench-peers fuzz clean
+.PHONY: demo setup test check deb test-deb test-kernels bench bench-peers fuzz clean
 
 demo: | libpcap
 	@echo 'Building flowtap: a few minutes the first time.'
@@ -44,6 +45,12 @@ deb: | libpcap
 
 test-deb: | libpcap
 	@packaging/deb/test
+
+# For example `make test-kernels KERNELS=6.1`.
+test-kernels: setup
+	@packaging/setup kernels
+	$(CARGO) build --package flowtap
+	@$(SUDO) env PATH="$$PATH" packaging/kernels/test $(KERNELS)
 
 bench: setup
 	$(CARGO) build --release --package flowtap

@@ -134,16 +134,17 @@ fn count_v6(context: &TcContext, frame: &Frame<'_>, network: &Network, direction
 /// Ports and protocol of a fragment: a first one leaves them for those that follow, a later one finds them.
 #[inline(always)]
 fn fragment<A>(frame: &Frame<'_>, start: usize, ip: &Ip<A>, key: FragmentKey) -> Result<(Transport, u8), Stop> {
-    if let Fragment::Later(id) = ip.fragment {
-        let known = fragments::recall(FragmentKey { id, ..key });
+    let key = FragmentKey { id: ip.fragment_id, ..key };
+    if let Fragment::Later = ip.fragment {
+        let known = fragments::recall(key);
         return Ok(known.unwrap_or_else(|| {
             maps::count_reason(key.interface, Reason::FragmentUnknown, 1);
             (Transport::NONE, ip.protocol)
         }));
     }
     let transport = headers::transport(frame, start, ip)?;
-    if let Fragment::First(id) = ip.fragment {
-        fragments::remember(FragmentKey { id, ..key }, &transport, ip.protocol);
+    if let Fragment::First = ip.fragment {
+        fragments::remember(key, &transport, ip.protocol);
     }
     Ok((transport, ip.protocol))
 }

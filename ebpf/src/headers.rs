@@ -84,6 +84,9 @@ pub(crate) struct Ip<A> {
     /// The header that follows.
     pub(crate) protocol: u8,
     pub(crate) fragment: Fragment,
+    /// Identification in the order of the wire, of a piece. It stands by itself: what an enum leaves unwritten in one
+    /// variant the compiler may read nevertheless, which kernels before 6.3 refuse.
+    pub(crate) fragment_id: u32,
     /// Length of the IP packet.
     pub(crate) bytes: u32,
     /// Length of the IP header and all that was walked behind it.
@@ -94,12 +97,12 @@ pub(crate) struct Ip<A> {
     icmp: u8,
 }
 
-/// Whether a packet is a piece of a larger one. The identification stays in the order of the wire.
+/// Whether a packet is a piece of a larger one.
 #[derive(Clone, Copy)]
 pub(crate) enum Fragment {
     None,
-    First(u32),
-    Later(u32),
+    First,
+    Later,
 }
 
 /// What a transport header says.
@@ -234,15 +237,16 @@ pub(crate) fn ipv4(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 4]>, Stop
     let fragment = if header.fragment & (IPV4_OFFSET | IPV4_MORE) == 0 {
         Fragment::None
     } else if header.fragment & IPV4_OFFSET == 0 {
-        Fragment::First(u32::from(header.id))
+        Fragment::First
     } else {
-        Fragment::Later(u32::from(header.id))
+        Fragment::Later
     };
     Ok(Ip {
         src: header.src.to_ne_bytes(),
         dst: header.dst.to_ne_bytes(),
         protocol: header.protocol,
         fragment,
+        fragment_id: u32::from(header.id),
         bytes,
         header_bytes,
         walked: true,
@@ -295,6 +299,7 @@ pub(crate) fn ipv6(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 16]>, Sto
     let mut protocol = header.next_header;
     let mut header_bytes = IPV6_BYTES;
     let mut fragment = Fragment::None;
+    let mut fragment_id = 0;
     let mut walked = !is_extension(protocol);
     for _ in 0..EXTENSIONS_MAX {
         // A header that is cut is not walked; its own number is the packet's protocol.
@@ -307,14 +312,15 @@ pub(crate) fn ipv6(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 16]>, Sto
             let piece: FragmentHeader = frame.need(at)?;
             protocol = piece.next_header;
             header_bytes += EXTENSION_BYTES_MIN;
+            fragment_id = piece.id;
             if piece.offset_and_more & IPV6_OFFSET != 0 {
                 // What follows is the middle of something.
-                fragment = Fragment::Later(piece.id);
+                fragment = Fragment::Later;
                 walked = true;
                 break;
             }
             if piece.offset_and_more & IPV6_MORE != 0 {
-                fragment = Fragment::First(piece.id);
+                fragment = Fragment::First;
             }
         } else {
             let [next_header, length]: [u8; 2] = frame.need(at)?;
@@ -329,7 +335,7 @@ pub(crate) fn ipv6(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 16]>, Sto
         walked = !is_extension(protocol);
     }
     let (src, dst) = (bytes_of(header.src), bytes_of(header.dst));
-    Ok(Ip { src, dst, protocol, fragment, bytes, header_bytes, walked, icmp: ICMPV6 })
+    Ok(Ip { src, dst, protocol, fragment, fragment_id, bytes, header_bytes, walked, icmp: ICMPV6 })
 }
 
 /// Reads what stands behind the IP header, as far as the packet reaches: a packet too short for ports has none.

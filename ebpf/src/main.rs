@@ -31,7 +31,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, classifier, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext, TcContext},
 };
-use flowtap_abi::Direction;
+use flowtap_abi::{Direction, mirror::Held};
 use headers::Layer;
 
 /// TCX ingress of an interface with Ethernet headers.
@@ -80,6 +80,30 @@ fn mirror_ingress_l3(context: TcContext) -> i32 {
 #[classifier]
 fn mirror_egress_l3(context: TcContext) -> i32 {
     mirror::observe(&context, Direction::Egress, Layer::Ip)
+}
+
+/// The same four where there are no links of TCX: they call the program, as long as somebody holds it.
+#[classifier]
+fn mirror_ingress_held(context: TcContext) -> i32 {
+    mirror::held(&context, Held::Ingress)
+}
+
+/// Likewise.
+#[classifier]
+fn mirror_egress_held(context: TcContext) -> i32 {
+    mirror::held(&context, Held::Egress)
+}
+
+/// Likewise.
+#[classifier]
+fn mirror_ingress_l3_held(context: TcContext) -> i32 {
+    mirror::held(&context, Held::IngressBare)
+}
+
+/// Likewise.
+#[classifier]
+fn mirror_egress_l3_held(context: TcContext) -> i32 {
+    mirror::held(&context, Held::EgressBare)
 }
 
 /// TCX egress of our device without a link layer.

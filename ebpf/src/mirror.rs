@@ -11,6 +11,7 @@ mod direct;
 mod encapsulate;
 mod facts;
 mod guard;
+mod held;
 mod link;
 mod lost;
 mod rate;
@@ -18,6 +19,7 @@ mod tables;
 mod target;
 
 pub(crate) use encapsulate::{cut, encapsulate};
+pub(crate) use held::held;
 pub(crate) use link::link;
 pub(crate) use lost::lost;
 

@@ -86,8 +86,8 @@ fn count(skb: u64, reason: u32) -> Option<()> {
 fn count_packet<A>(skb: u64, key: VerdictKey, dropped: &Dropped, ip: &Ip<A>, pieces: FragmentKey) -> Option<()> {
     let (transport, protocol) = match ip.fragment {
         _ if !ip.walked => (Transport::NONE, ip.protocol),
-        Fragment::Later(id) => {
-            fragments::recall(FragmentKey { id, ..pieces }).unwrap_or((Transport::NONE, ip.protocol))
+        Fragment::Later => {
+            fragments::recall(FragmentKey { id: ip.fragment_id, ..pieces }).unwrap_or((Transport::NONE, ip.protocol))
         }
         // Ports that were not in the readable part of the packet are not worth its count.
         _ => (headers::transport(dropped, 0, ip).unwrap_or(Transport::NONE), ip.protocol),

@@ -6,6 +6,7 @@ mod bare;
 mod content;
 mod drops;
 mod frames;
+mod geneve;
 mod harm;
 mod path;
 mod reload;
@@ -138,8 +139,14 @@ impl<'a> Capture<'a> {
     /// The same, as a receiver sees them that wants frames of at most so many bytes.
     #[track_caller]
     fn receiver(self, inner_bytes_max: usize) -> Receiver {
+        self.receiver_at(VXLAN_PORT, inner_bytes_max)
+    }
+
+    /// The same at another port.
+    #[track_caller]
+    fn receiver_at(self, port: u16, inner_bytes_max: usize) -> Receiver {
         let mut receiver = Receiver::new(inner_bytes_max);
-        self.frames().iter().for_each(|frame| receiver.take(frame, 4789));
+        self.frames().iter().for_each(|frame| receiver.take(frame, port));
         receiver
     }
 }
@@ -230,6 +237,10 @@ fn read_ledger(status: &Value) -> Ledger {
     }
     ledger
 }
+
+/// RFC 7348, RFC 8926.
+const VXLAN_PORT: u16 = 4789;
+const GENEVE_PORT: u16 = 6081;
 
 const OUT_ETHER: &str = "02:00:00:00:83:01";
 const IDS_ETHER: &str = "02:00:00:00:83:02";

@@ -364,6 +364,23 @@ impl Unjudged {
     pub const ALL: [Self; 2] = [Self::OwnCopy, Self::NotGathered];
 }
 
+/// A program of the tap, by its place in the array that it is called through where there are no links of TCX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Held {
+    /// What comes in, with Ethernet headers.
+    Ingress = 0,
+    /// What goes out, with Ethernet headers.
+    Egress = 1,
+    /// What comes in, without link layer.
+    IngressBare = 2,
+    /// What goes out, without link layer.
+    EgressBare = 3,
+}
+
+/// Places in that array.
+pub const HELD_PROGRAMS: u32 = 4;
+
 // Keys of maps and what is copied to user space have no padding.
 const _: () = {
     assert!(size_of::<RuleSet>() == 32);

@@ -29,6 +29,9 @@ pub(crate) struct Facts {
     pub(crate) bytes: u64,
     /// Length of the longest.
     pub(crate) longest_bytes: u32,
+    /// Where the IP header begins in the frame. It stands here so that the verifier forgets how many tags are before it:
+    /// else it would go through all that follows once for each number.
+    start: u32,
     /// Where what follows the header of UDP or ICMP begins in the frame; zero in a later piece.
     pub(crate) content_at: u32,
     /// Zero where they are not known; of TCP and UDP, and of SCTP for the choice of a target.
@@ -70,20 +73,20 @@ pub(crate) fn read(context: &TcContext, place: Place, facts: &mut Facts) -> u32 
         Ok(network) => network,
         Err(stop) => return code(&stop),
     };
-    let start = network.start as u32;
+    facts.start = network.start as u32;
     // The direction and what the link layer takes fit into one word, as programs take five arguments.
     let link_bytes = link_bytes(&frame, &network, place.layer);
     let place_word = u64::from(place.interface) << 32 | u64::from(link_bytes) << 8 | place.direction as u64;
     match network.version {
-        Version::V4 => read_v4(context, start, place_word, facts),
-        Version::V6 => read_v6(context, start, place_word, facts),
+        Version::V4 => read_v4(context, place_word, facts),
+        Version::V6 => read_v6(context, place_word, facts),
     }
 }
 
 #[inline(never)]
-fn read_v4(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u32 {
+fn read_v4(context: &TcContext, place: u64, facts: &mut Facts) -> u32 {
     let frame = Frame::new(context);
-    let start = start as usize & START_MASK;
+    let start = facts.start as usize & START_MASK;
     let ip = match headers::ipv4(&frame, start) {
         Ok(ip) => ip,
         Err(stop) => return code(&stop),
@@ -100,9 +103,9 @@ fn read_v4(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u3
 }
 
 #[inline(never)]
-fn read_v6(context: &TcContext, start: u32, place: u64, facts: &mut Facts) -> u32 {
+fn read_v6(context: &TcContext, place: u64, facts: &mut Facts) -> u32 {
     let frame = Frame::new(context);
-    let start = start as usize & START_MASK;
+    let start = facts.start as usize & START_MASK;
     let ip = match headers::ipv6(&frame, start) {
         Ok(ip) => ip,
         Err(stop) => return code(&stop),
@@ -143,7 +146,7 @@ fn read_rest<A>(
             _ => NO_ICMP,
         };
     }
-    let is_later = matches!(ip.fragment, Fragment::Later(_));
+    let is_later = matches!(ip.fragment, Fragment::Later);
     facts.content_at = if is_later { 0 } else { start as u32 + ip.header_bytes + UDP_BYTES };
     let wire = wire::frames(frame, start, link_bytes, ip, &transport);
     facts.frames = wire.count;
@@ -164,8 +167,9 @@ fn transport<A>(
     if !ip.walked {
         return Ok((Transport::NONE, ip.protocol, false));
     }
-    if let Fragment::Later(id) = ip.fragment {
-        return Ok(match tables::recall(&FragmentKey { id, ..pieces }) {
+    let pieces = FragmentKey { id: ip.fragment_id, ..pieces };
+    if let Fragment::Later = ip.fragment {
+        return Ok(match tables::recall(&pieces) {
             Some(known) => {
                 facts.is_of_a_copy = known.is_of_a_copy;
                 (Transport { ports: known.ports, ..Transport::NONE }, known.protocol, true)
@@ -174,9 +178,9 @@ fn transport<A>(
         });
     }
     let transport = headers::transport(frame, start, ip)?;
-    if let Fragment::First(id) = ip.fragment {
+    if let Fragment::First = ip.fragment {
         let ports = FragmentPorts { ports: transport.ports, protocol: ip.protocol, is_of_a_copy: 0, zero: [0; 2] };
-        facts.datagram = FragmentKey { id, ..pieces };
+        facts.datagram = pieces;
         facts.is_first_piece = 1;
         tables::remember(&facts.datagram, &ports);
     }

@@ -47,7 +47,7 @@ use plan::identity;
 use std::collections::HashMap;
 use tables::{Generation, Tables, add};
 use taps::{Tap, is_idle};
-use tunnel::{Tunnel, tunnels_of};
+use tunnel::{Claims, Tunnel, tunnels_of};
 
 /// The mirror in the kernel. Dropping it stops mirroring and takes its tunnel devices away.
 pub struct KernelMirror {
@@ -61,6 +61,7 @@ pub struct KernelMirror {
     /// Interfaces that were asked for, by index, and the programs at them while some rule can accept something.
     taps: HashMap<u32, Tap>,
     tunnels: Vec<Tunnel>,
+    claims: Claims,
     losses: Vec<TunnelLosses>,
     /// By index into the plan's targets; `None` where there is no route.
     paths: Vec<Option<Path>>,
@@ -102,6 +103,7 @@ impl KernelMirror {
             generation: Generation::default(),
             taps: HashMap::new(),
             tunnels: Vec::new(),
+            claims: Claims::default(),
             losses: Vec::new(),
             paths: Vec::new(),
             healthy: Vec::new(),
@@ -167,7 +169,8 @@ impl KernelMirror {
         let wanted = tunnels_of(&plan.mirror, &paths)?;
         for (kind, completes) in &wanted {
             if !self.tunnels.iter().any(|tunnel| tunnel.kind == *kind) {
-                let mut tunnel = Tunnel::make(&mut self.netlink, &mut self.object, *kind, *completes)?;
+                let Self { netlink, object, claims, .. } = self;
+                let mut tunnel = Tunnel::make(netlink, object, claims, *kind, *completes)?;
                 let taken: Vec<u32> = self.tunnels.iter().filter_map(|tunnel| tunnel.account).collect();
                 tunnel.account = self.direct.open(tunnel.index, &taken)?;
                 // One that was there before, and comes back, has its losses already.
@@ -205,7 +208,9 @@ impl KernelMirror {
                 self.tunnels.get(at).is_some_and(|tunnel| wanted.iter().any(|(kind, _)| *kind == tunnel.kind));
             if !is_wanted {
                 self.count_losses(at)?;
-                self.tunnels.remove(at).remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
+                let tunnel = self.tunnels.remove(at);
+                self.claims.release(&tunnel.name);
+                tunnel.remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
             }
         }
         Ok(())

@@ -9,6 +9,7 @@
 
 use super::{
     copies::DropCopies,
+    refused::Refused,
     verdicts::{DropReasons, VerdictSource},
 };
 use crate::sys::interface;
@@ -65,8 +66,7 @@ pub enum TapError {
         /// Its name.
         program: &'static str,
         /// What the kernel said.
-        #[source]
-        cause: Box<ProgramError>,
+        cause: Refused,
     },
     /// An interface has no place for classifiers, and the kernel makes none.
     #[error("interface {name}: no clsact queueing discipline")]
@@ -127,6 +127,38 @@ pub enum Attachment {
     Tcx,
     /// As the last classifiers of a clsact queueing discipline.
     Clsact,
+}
+
+impl Attachment {
+    /// The best way that the running kernel has. It is asked at the loopback, which every network namespace has.
+    pub fn best() -> Self {
+        let is_offered = SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok();
+        if is_offered { Self::Tcx } else { Self::Clsact }
+    }
+
+    /// A place for a program at an interface, behind all others. What a killed run has left there is taken away first.
+    pub(crate) fn behind_others(
+        self,
+        program: &str,
+        device: &str,
+        at: TcAttachType,
+        purpose: Purpose,
+    ) -> Result<TcAttachOptions, TapError> {
+        match self {
+            Self::Tcx => Ok(TcAttachOptions::TcxOrder(LinkOrder::last())),
+            Self::Clsact => behind_all(program, device, at, purpose),
+        }
+    }
+}
+
+/// What a classifier is for. They are asked in the order of these numbers, and nobody can come between ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Purpose {
+    /// To make copies, or to finish them.
+    Mirror = u16::MAX - 1,
+    /// To count.
+    Count = u16::MAX,
 }
 
 /// The programs, and where they are attached. Dropping it detaches everything.
@@ -248,10 +280,7 @@ impl Taps {
     }
 
     fn tap(&mut self, name: &'static str, device: &Device, at: TcAttachType) -> Result<SchedClassifierLink, TapError> {
-        let options = match self.attachment {
-            Attachment::Tcx => TcAttachOptions::TcxOrder(LinkOrder::last()),
-            Attachment::Clsact => behind_all(name, device, at)?,
-        };
+        let options = self.attachment.behind_others(name, &device.name, at, Purpose::Count)?;
         let program = self.classifier(name)?;
         let link = program.attach_with_options(&device.name, at, options).map_err(failed(name))?;
         program.take_link(link).map_err(failed(name))
@@ -288,16 +317,15 @@ impl MultiProgram for FlowProgram {
     }
 }
 
-/// A place behind all classifiers. What a killed run has left there is taken away first.
-fn behind_all(program: &str, device: &Device, at: TcAttachType) -> Result<TcAttachOptions, TapError> {
-    if let Err(cause) = tc::qdisc_add_clsact(&device.name)
+fn behind_all(program: &str, device: &str, at: TcAttachType, purpose: Purpose) -> Result<TcAttachOptions, TapError> {
+    if let Err(cause) = tc::qdisc_add_clsact(device)
         && !is_there_already(&cause)
     {
-        return Err(TapError::Clsact { name: device.name.clone(), cause });
+        return Err(TapError::Clsact { name: device.to_owned(), cause });
     }
     // Nothing of ours may be there, which is no error.
-    tc::qdisc_detach_program(&device.name, at, program).ok();
-    Ok(TcAttachOptions::Netlink(NlOptions { priority: LAST_PRIORITY, ..NlOptions::default() }))
+    tc::qdisc_detach_program(device, at, program).ok();
+    Ok(TcAttachOptions::Netlink(NlOptions { priority: purpose as u16, ..NlOptions::default() }))
 }
 
 /// Whether the discipline was there before us.
@@ -308,9 +336,6 @@ fn is_there_already(error: &TcError) -> bool {
         _ => false,
     }
 }
-
-/// Classifiers are asked in the order of this number.
-const LAST_PRIORITY: u16 = u16::MAX;
 
 /// Loads a program. The kernel gives up verifying one when the thread has something else to attend to, and says so:
 /// then it is asked again.
@@ -338,5 +363,5 @@ where
 }
 
 fn failed(program: &'static str) -> impl Fn(ProgramError) -> TapError {
-    move |cause| TapError::Program { program, cause: Box::new(cause) }
+    move |cause| TapError::Program { program, cause: cause.into() }
 }

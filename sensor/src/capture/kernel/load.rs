@@ -127,8 +127,6 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     if argument != REASON_ARGUMENT {
         return Err(LoadError::ReasonArgument { argument });
     }
-    let has_tcx = btf.enum_values("bpf_attach_type")?.iter().any(|(name, _)| name == "BPF_TCX_INGRESS");
-    let attachment = if has_tcx { Attachment::Tcx } else { Attachment::Clsact };
     let reasons = DropReasons::read(&btf)?;
     let namespace = own_namespace().map_err(LoadError::Namespace)?;
     let mut offsets = offsets(&btf, &OFFSETS)?;
@@ -159,7 +157,7 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
     }
     let mut object = loader.load(OBJECT).map_err(refused)?;
     let drain = Drain::new(&mut object)?;
-    Ok((Taps::new(object, reasons, attachment), drain))
+    Ok((Taps::new(object, reasons, Attachment::best()), drain))
 }
 
 /// What globals are to be set to, so that programs find their way in the kernel's structures.

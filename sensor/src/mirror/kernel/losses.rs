@@ -2,7 +2,7 @@
 //! `skb:kfree_skb`.
 
 use super::programs::ProgramsError;
-use crate::capture::kernel::{Btf, DropReasons, KERNEL_BTF, LOSS_OFFSETS, offsets, own_namespace};
+use crate::capture::kernel::{Btf, DropReasons, KERNEL_BTF, LOSS_OFFSETS, Refused, offsets, own_namespace};
 use aya::{Ebpf, programs::BtfTracePoint};
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(super) fn globals() -> Option<Vec<(&'static str, u32)>> {
 
 /// Loads and attaches it; it stays for as long as the object.
 pub(super) fn attach(object: &mut Ebpf) -> Result<(), ProgramsError> {
-    let failed = |cause| ProgramsError::Program { program: PROGRAM, device: String::new(), cause: Box::new(cause) };
+    let failed = |cause| ProgramsError::Program { program: PROGRAM, device: String::new(), cause: Refused::from(cause) };
     let program = object.program_mut(PROGRAM).ok_or(ProgramsError::Missing { name: PROGRAM })?;
     let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
     let types = aya::Btf::from_sys_fs()?;

@@ -1,15 +1,19 @@
 //! The mirroring programs and their maps, brought into the kernel, and programs attached.
 
 use super::losses;
-use crate::{capture::kernel::OBJECT, sys::plain::Plain};
+use crate::{
+    capture::kernel::{Attachment, OBJECT, Purpose, Refused, TapError},
+    sys::plain::Plain,
+};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Map, MapError},
+    maps::{Map, MapError, ProgramArray},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{SchedClassifierLink, TcAttachOptions},
     },
 };
+use flowtap_abi::mirror::Held;
 use std::io::ErrorKind;
 
 /// How much room there is in the kernel for what grows with traffic and configuration.
@@ -49,8 +53,11 @@ pub enum ProgramsError {
         device: String,
         /// What the kernel said.
         #[source]
-        cause: Box<ProgramError>,
+        cause: Refused,
     },
+    /// A device has no place for programs.
+    #[error(transparent)]
+    Place(#[from] TapError),
     /// Nobody thought that it would be needed.
     #[error("{program} can't be loaded any more: the run has given up the rights for it; start again")]
     TooLate {
@@ -101,6 +108,11 @@ pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<(Ebpf, bool), Prog
     let wanted = PROGRAMS.iter().chain(BARE_PROGRAMS.iter().filter(|_| bare == Bare::Possible));
     for name in wanted {
         classifier(&mut object, name)?;
+        if Attachment::best() == Attachment::Clsact
+            && let Some((_, _, entry)) = HELD.iter().find(|(program, ..)| program == name)
+        {
+            classifier(&mut object, entry)?;
+        }
     }
     let counts_losses = globals.is_some() && losses::attach(&mut object).is_ok();
     Ok((object, counts_losses))
@@ -125,6 +137,15 @@ const PROGRAMS: [&str; 7] = [
     "mirror_cut_l3",
 ];
 const BARE_PROGRAMS: [&str; 2] = ["mirror_ingress_l3", "mirror_egress_l3"];
+
+/// Programs that a killed run must not leave at work, their places in the array that goes with the process, and what is
+/// attached in their stead where there are no links of TCX.
+const HELD: [(&str, Held, &str); 4] = [
+    ("mirror_ingress", Held::Ingress, "mirror_ingress_held"),
+    ("mirror_egress", Held::Egress, "mirror_egress_held"),
+    ("mirror_ingress_l3", Held::IngressBare, "mirror_ingress_l3_held"),
+    ("mirror_egress_l3", Held::EgressBare, "mirror_egress_l3_held"),
+];
 
 const FLOW_MAPS: [&str; 8] =
     ["FLOWS_V4_A", "FLOWS_V4_B", "FLOWS_V6_A", "FLOWS_V6_B", "VERDICTS_A", "VERDICTS_B", "FRAGMENTS", "REASONS"];
@@ -160,19 +181,38 @@ pub(super) fn attach_behind(
     device: &str,
     at: TcAttachType,
 ) -> Result<SchedClassifierLink, ProgramsError> {
-    let failed = |cause| ProgramsError::Program { program, device: device.to_owned(), cause: Box::new(cause) };
-    let classifier = classifier(object, program).map_err(|error| match error {
-        ProgramsError::Program { cause, .. } if is_denied(&cause) => ProgramsError::TooLate { program },
+    let failed = |cause| ProgramsError::Program { program, device: device.to_owned(), cause: Refused::from(cause) };
+    let attachment = Attachment::best();
+    let entry = if attachment == Attachment::Clsact { hold(object, program)? } else { program };
+    let classifier = classifier(object, entry).map_err(|error| match error {
+        ProgramsError::Program { cause, .. } if is_denied(&cause.0) => ProgramsError::TooLate { program },
         error => error,
     })?;
-    let mut link = |order| classifier.attach_with_options(device, at, TcAttachOptions::TcxOrder(order));
-    let link = match other.map(&mut link) {
+    let place = attachment.behind_others(entry, device, at, Purpose::Mirror)?;
+    let mut link = |place| classifier.attach_with_options(device, at, place);
+    // Classifiers of tc are asked in the order of their purposes.
+    let other = other.filter(|_| attachment == Attachment::Tcx);
+    let link = match other.map(|order| link(TcAttachOptions::TcxOrder(order))) {
         Some(Ok(link)) => link,
         // Another error than that the other one isn't there shows again.
-        Some(Err(_)) | None => link(LinkOrder::last()).map_err(failed)?,
+        Some(Err(_)) | None => link(place).map_err(failed)?,
     };
     classifier.take_link(link).map_err(failed)
 }
+
+/// Puts a program into the array that goes with this process, if it is one of those; what to attach in its stead.
+fn hold(object: &mut Ebpf, program: &'static str) -> Result<&'static str, ProgramsError> {
+    let Some((_, place, entry)) = HELD.iter().find(|(held, ..)| *held == program) else { return Ok(program) };
+    let failed_program = |cause| ProgramsError::Program { program, device: String::new(), cause: Refused::from(cause) };
+    let loaded = classifier(object, program)?.fd().map_err(failed_program)?.try_clone();
+    let loaded = loaded.map_err(|error| failed_program(error.into()))?;
+    let map = object.map_mut(HELD_MAP).ok_or(ProgramsError::Missing { name: HELD_MAP })?;
+    let mut array = ProgramArray::try_from(map).map_err(failed(HELD_MAP))?;
+    array.set(*place as u32, &loaded, 0).map_err(failed(HELD_MAP))?;
+    Ok(entry)
+}
+
+const HELD_MAP: &str = "MIRROR_HELD";
 
 /// Whether the verifier wants more rights: the kernel takes the same program from who has them.
 fn is_denied(error: &ProgramError) -> bool {
@@ -184,7 +224,7 @@ pub(super) fn classifier<'a>(
     object: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, ProgramsError> {
-    let failed = |cause| ProgramsError::Program { program: name, device: String::new(), cause: Box::new(cause) };
+    let failed = |cause| ProgramsError::Program { program: name, device: String::new(), cause: Refused::from(cause) };
     let program = object.program_mut(name).ok_or(ProgramsError::Missing { name })?;
     let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
     if program.fd().is_err() {

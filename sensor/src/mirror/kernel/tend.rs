@@ -125,7 +125,7 @@ impl KernelMirror {
             let (kind, device) = (tunnel.kind, tunnel.name.clone());
             let wanted = tunnels_of(&self.plan.mirror, &self.paths)?;
             let completes = wanted.iter().any(|(wanted, completes)| *wanted == kind && *completes);
-            match Tunnel::make(&mut self.netlink, &mut self.object, kind, completes) {
+            match Tunnel::make(&mut self.netlink, &mut self.object, &mut self.claims, kind, completes) {
                 Ok(mut again) => {
                     again.account = tunnel.account;
                     *tunnel = again;

@@ -10,6 +10,7 @@ use super::{
     programs::{self, ProgramsError},
 };
 use crate::{
+    capture::kernel::Attachment,
     mirror::{Encapsulation, Mirror, Offload, netlink::Netlink},
     sys::interface,
 };
@@ -18,7 +19,15 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, tc::SchedClassifierLink},
 };
 use flowtap_abi::mirror::TUNNEL_PORTS_MAX;
-use std::{io, num::NonZeroU16};
+use std::{
+    collections::HashMap,
+    io,
+    num::NonZeroU16,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
+};
 
 /// What the alias of every tunnel device of ours is.
 pub const TUNNEL_ALIAS: &str = "flowtap: copies of mirrored packets";
@@ -110,16 +119,18 @@ impl Tunnel {
     pub(super) fn make(
         netlink: &mut Netlink,
         object: &mut Ebpf,
+        claims: &mut Claims,
         kind: TunnelKind,
         completes: bool,
     ) -> Result<Self, TunnelError> {
         let name = kind.name();
         let failed = |cause| TunnelError::Device { name: name.clone(), cause };
+        let is_free = Attachment::best() == Attachment::Tcx || claims.take(&name).map_err(failed)?;
         if let Some(present) = netlink.device_by_name(&name).map_err(failed)? {
             if present.alias.as_deref() != Some(TUNNEL_ALIAS) {
                 return Err(TunnelError::NameTaken { name });
             }
-            if has_programs(&name) {
+            if !is_free || has_programs(&name) {
                 return Err(TunnelError::InUse { name, port: kind.port });
             }
             netlink.remove(present.index).map_err(failed)?;
@@ -183,6 +194,33 @@ impl Tunnel {
     }
 }
 
+/// The tunnel devices of this process, where the kernel does not say whether programs at one are those of a live process: a
+/// socket that listens in vain under the device's name is there for as long as its process.
+#[derive(Debug, Default)]
+pub(super) struct Claims(HashMap<String, UnixListener>);
+
+impl Claims {
+    /// Whether the name is ours now; `false` if another process has it.
+    fn take(&mut self, name: &str) -> io::Result<bool> {
+        if self.0.contains_key(name) {
+            return Ok(true);
+        }
+        match UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?) {
+            Ok(socket) => {
+                self.0.insert(name.to_owned(), socket);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Leaves the name to others.
+    pub(super) fn release(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+}
+
 /// The tunnel devices that a plan needs, and whether a card completes what each sends. One that several sessions use is
 /// finished in software as soon as one of them wants that: it is always right.
 pub(super) fn tunnels_of(
@@ -207,7 +245,7 @@ pub(super) fn tunnels_of(
     Ok(wanted)
 }
 
-/// Whether a live process has programs at the device.
+/// Whether a live process has programs at the device, by links of TCX.
 fn has_programs(name: &str) -> bool {
     let attached = |at| SchedClassifier::query_tcx(name, at).is_ok_and(|(_, programs)| !programs.is_empty());
     attached(TcAttachType::Ingress) || attached(TcAttachType::Egress)

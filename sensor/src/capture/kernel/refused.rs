@@ -1,0 +1,66 @@
+//! What the kernel said of a program, in one line.
+//!
+//! Of one that it refuses, the verifier gives an account of every instruction that it went through, which may be thousands
+//! of lines. What people need of it is its last word.
+
+use aya::programs::ProgramError;
+use std::fmt;
+
+/// A program that is not loaded, or not attached.
+#[derive(Debug)]
+pub struct Refused(pub Box<ProgramError>);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                write!(f, "{io_error}")?;
+                match last_word(&verifier_log.to_string()) {
+                    Some(word) => write!(f, "; the verifier says: {word}"),
+                    None => Ok(()),
+                }
+            }
+            // Its text and that of what is behind it.
+            error => {
+                write!(f, "{error}")?;
+                let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+                causes.map(ToString::to_string).try_for_each(|cause| write!(f, ": {cause}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<ProgramError> for Refused {
+    fn from(error: ProgramError) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+/// The last line that is no account: instructions begin with their number, source lines with a semicolon.
+fn last_word(log: &str) -> Option<&str> {
+    let is_account = |line: &&str| {
+        line.starts_with([';', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+            || ACCOUNTS.iter().any(|start| line.starts_with(start))
+    };
+    log.lines().map(str::trim).filter(|line| !line.is_empty() && !is_account(line)).next_back()
+}
+
+const ACCOUNTS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Linux 6.1 refused a program of ours.
+    #[test]
+    fn a_refusal_is_one_line() {
+        let log = "0: R1=ctx(off=0,imm=0) R10=fp0\n; #[classifier]\n0: (bf) r4 = r1   ; R1=ctx(off=0,imm=0)\n\
+                   815: (79) r4 = *(u64 *)(r10 -312)\ninvalid read from stack R10 off=-312 size=8\n\
+                   verification time 404247 usec\nstack depth 344+16+0+0+0\nprocessed 15392 insns (limit 1000000)\n";
+        assert_eq!(last_word(log), Some("invalid read from stack R10 off=-312 size=8"));
+        assert_eq!(last_word(""), None);
+        assert_eq!(last_word("0: (bf) r4 = r1\nprocessed 1 insns\n"), None);
+    }
+}
