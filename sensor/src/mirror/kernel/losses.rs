@@ -19,7 +19,8 @@ pub(super) fn globals() -> Option<Vec<(&'static str, u32)>> {
 
 /// Loads and attaches it; it stays for as long as the object.
 pub(super) fn attach(object: &mut Ebpf) -> Result<(), ProgramsError> {
-    let failed = |cause| ProgramsError::Program { program: PROGRAM, device: String::new(), cause: Refused::from(cause) };
+    let failed =
+        |cause| ProgramsError::Program { program: PROGRAM, device: String::new(), cause: Refused::from(cause) };
     let program = object.program_mut(PROGRAM).ok_or(ProgramsError::Missing { name: PROGRAM })?;
     let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
     let types = aya::Btf::from_sys_fs()?;
@@ -28,5 +29,5 @@ pub(super) fn attach(object: &mut Ebpf) -> Result<(), ProgramsError> {
 }
 
 const PROGRAM: &str = "mirror_lost";
-/// The kernel's name since 6.9; before it such drops have none of their own, and are taken for losses.
+/// The kernel's name. An older one has none for such drops, and they are taken for losses.
 const PACKET_SOCKET_FULL: &str = "PACKET_SOCK_ERROR";
