@@ -13,6 +13,7 @@ mod measure;
 mod mirror;
 #[path = "../programs.rs"]
 mod programs;
+mod take;
 mod throughput;
 mod watchers;
 mod wire;

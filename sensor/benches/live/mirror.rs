@@ -6,7 +6,6 @@
 
 mod replay;
 mod stall;
-mod take;
 mod tap;
 mod test_run;
 mod traffic;
@@ -18,9 +17,9 @@ use anyhow::{Context, Result};
 
 use crate::Options;
 use crate::machine::busy;
+use crate::take::Taker;
 use crate::throughput::{median, summed};
 use crate::wire::{FAR, FAR_ETHER, NEAR, NEAR_ETHER, Namespace, cable, counts, join};
-use take::Taker;
 use tap::{Copies, Tap};
 use traffic::{Traffic, Work};
 
@@ -79,8 +78,6 @@ impl Site {
             namespace.tool(&format!("ip addr add {address}/24 dev {device}"))?;
             namespace.tool(&format!("ip neigh replace {neighbour} lladdr {ether} dev {device} nud permanent"))?;
         }
-        near.tool(&format!("tc qdisc add dev {NEAR} clsact"))?;
-        collector.tool(&format!("tc qdisc add dev {IDS} clsact"))?;
         let taker = collector.run(|| Taker::new(IDS))?;
         Ok(Self { near, far, collector, _taker: taker })
     }

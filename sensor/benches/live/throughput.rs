@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use crate::Options;
 use crate::blast::Blaster;
 use crate::measure::now;
+use crate::take::Taker;
 use crate::watchers::{Told, Watch, Watcher};
 use crate::wire::{ELSEWHERE, FAR, NEAR, Place, SENDER, cable, counts, pin};
 
@@ -62,6 +63,7 @@ pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<()> {
 /// A new cable, somebody who watches its near end, and frames from the far end.
 fn turn(series: &Series, flows: u32, options: &Options) -> Result<Turn> {
     let (near, far) = cable()?;
+    let _taker = near.run(|| Taker::new(NEAR))?;
     let watch = series.program.as_ref().map(|program| {
         near.run(|| {
             pin(Place::Beside(SENDER))?;

@@ -106,6 +106,7 @@ fn mirred(site: &Site) -> Result<()> {
     ))?;
     near.tool(&format!("ethtool -K {VXLAN} tx off"))?;
     near.tool(&format!("ip link set {VXLAN} up"))?;
+    near.tool(&format!("tc qdisc replace dev {NEAR} clsact"))?;
     for direction in ["ingress", "egress"] {
         near.tool(&format!(
             "tc filter add dev {NEAR} {direction} protocol all u32 match u32 0 0 action mirred egress mirror dev {VXLAN} \

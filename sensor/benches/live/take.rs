@@ -3,22 +3,23 @@
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
-use aya::programs::tc::{NlOptions, TcAttachOptions};
+use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType};
 use flowtap::capture::kernel::OBJECT;
 
 /// Dropping it ends that.
-pub(super) struct Taker {
+pub(crate) struct Taker {
     _object: Ebpf,
 }
 
 impl Taker {
-    /// At a device of the calling thread's namespace, which has a place for classifiers.
+    /// At a device of the calling thread's namespace.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub(super) fn new(device: &str) -> Result<Self> {
+    pub(crate) fn new(device: &str) -> Result<Self> {
+        qdisc_add_clsact(device)?;
         let mut object = Ebpf::load(OBJECT)?;
         let program: &mut SchedClassifier = object.program_mut(PROGRAM).context("no such program")?.try_into()?;
         program.load()?;
