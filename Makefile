@@ -46,7 +46,7 @@ deb: | libpcap
 test-deb: | libpcap
 	@packaging/deb/test
 
-# For example `make test-kernels KERNELS=6.1`.
+# For example `make test-kernels KERNELS=6.1`; `packaging/kernels/test` says which there are.
 test-kernels: setup
 	@packaging/setup kernels
 	$(CARGO) build --package flowtap

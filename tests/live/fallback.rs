@@ -1,5 +1,6 @@
 //! Who counts, where that is left to the daemon: the kernel if it may, else libpcap, and the reason is told.
 
+use std::fs;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
@@ -17,6 +18,15 @@ fn without_bpf(net: &Net, arguments: &[&str]) -> Command {
     namespaced(&net.near, "setpriv", &[&setpriv, arguments].concat())
 }
 
+/// Whether the kernel gives no reasons for drops, as before 5.17.
+fn is_too_old() -> bool {
+    let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    !types.windows(NAME_OF_REASONS.len()).any(|bytes| bytes == NAME_OF_REASONS)
+}
+
+const NAME_OF_REASONS: &[u8] = b"skb_drop_reason\0";
+const TOO_OLD: &str = "Linux 5.17";
+
 #[test]
 fn auto_is_the_kernel_where_it_may_and_libpcap_where_not() {
     let Some(net) = Net::new() else { return };
@@ -25,9 +35,10 @@ fn auto_is_the_kernel_where_it_may_and_libpcap_where_not() {
     }
     let _listener = net.listener();
     let arguments = ["-i", "near0", "--interval", "60s", "--format", FORMAT];
+    let (plane, reason) = if is_too_old() { ("pcap", TOO_OLD) } else { ("ebpf", "") };
     let programs: [(Command, &[&str], &str, &str); 3] = [
-        (namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), &[], "ebpf", ""),
-        (without_bpf(&net, &["run"]), &[], "pcap", "CAP_BPF"),
+        (namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]), &[], plane, reason),
+        (without_bpf(&net, &["run"]), &[], "pcap", if is_too_old() { TOO_OLD } else { "CAP_BPF" }),
         (
             namespaced(&net.near, flowtap().to_str().unwrap(), &["run"]),
             &["--filter", "udp"],
@@ -68,7 +79,10 @@ fn the_kernel_plane_that_is_asked_for_and_cannot_be_had_is_refused() {
     let refusal = dir.run(&mut without_bpf(&net, &arguments)).failure(2);
     let lines: Vec<_> = refusal.lines().filter(|line| !line.is_empty()).collect();
     let [line] = lines[..] else { panic!("one message: {refusal}") };
-    assert!(line.contains("the kernel plane: ") && line.contains("CAP_BPF"), "{line}");
+    assert!(
+        line.contains("the kernel plane: ") && line.contains(if is_too_old() { TOO_OLD } else { "CAP_BPF" }),
+        "{line}"
+    );
 
     let mut filtered = namespaced(&net.near, flowtap().to_str().unwrap(), &arguments);
     let refusal = dir.run(filtered.args(["--filter", "udp"])).failure(2);

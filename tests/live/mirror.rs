@@ -8,6 +8,7 @@ mod drops;
 mod frames;
 mod geneve;
 mod harm;
+mod killed;
 mod path;
 mod reload;
 mod targets;

@@ -81,6 +81,9 @@ pub enum LoadError {
     /// The kernel does not describe its types, or lacks one that is needed.
     #[error("the kernel does not describe its own types as needed ({KERNEL_BTF})")]
     Btf(#[from] BtfError),
+    /// The kernel does not say why it drops a packet.
+    #[error("this kernel gives no reasons for what it drops, as Linux 5.17 and later do")]
+    NoReasons,
     /// The kernel's drop tracepoint has no reason where it should be.
     #[error("the drop tracepoint of this kernel has its reason as argument {argument}")]
     ReasonArgument {
@@ -123,7 +126,10 @@ pub fn load(sizes: &Sizes) -> Result<(Taps, Drain), LoadError> {
         return Err(LoadError::NoBarrier);
     }
     let btf = Btf::from_file(Path::new(KERNEL_BTF))?;
-    let argument = btf.tracepoint_argument("kfree_skb", "skb_drop_reason")?;
+    let argument = match btf.tracepoint_argument("kfree_skb", "skb_drop_reason") {
+        Err(BtfError::Missing { .. }) => return Err(LoadError::NoReasons),
+        other => other?,
+    };
     if argument != REASON_ARGUMENT {
         return Err(LoadError::ReasonArgument { argument });
     }

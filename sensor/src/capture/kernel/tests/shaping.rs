@@ -19,6 +19,10 @@ fn tc_drops(hook: &str, port: u16) -> bool {
 }
 
 fn watched_by(attachment: Attachment) -> Option<(Pair, Taps, Drain, Device)> {
+    if attachment == Attachment::Tcx && Attachment::best() != Attachment::Tcx {
+        eprintln!("skipped: needs TCX (Linux 6.6)");
+        return None;
+    }
     let pair = Pair::join()?;
     let (mut taps, drain) = plane(&SMALL)?;
     taps.attach_by(attachment);
