@@ -19,8 +19,8 @@ mod route;
 mod source;
 mod verdicts;
 
-pub(crate) use attach::Purpose;
 pub use attach::{Attachment, Device, FlowPrograms, TapError, Taps};
+pub(crate) use attach::{Purpose, patiently};
 pub use btf::{Btf, BtfError, KERNEL_BTF};
 pub use clock::{Anchor, Reading, STEP_NS, Shift};
 pub use copies::DropCopies;

@@ -339,7 +339,7 @@ fn is_there_already(error: &TcError) -> bool {
 
 /// Loads a program. The kernel gives up verifying one when the thread has something else to attend to, and says so:
 /// then it is asked again.
-fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+pub(crate) fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
     for _ in 1..LOAD_TRIES {
         match load() {
             Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {}

@@ -2,7 +2,7 @@
 //! `skb:kfree_skb`.
 
 use super::programs::ProgramsError;
-use crate::capture::kernel::{Btf, DropReasons, KERNEL_BTF, LOSS_OFFSETS, Refused, offsets, own_namespace};
+use crate::capture::kernel::{Btf, DropReasons, KERNEL_BTF, LOSS_OFFSETS, Refused, offsets, own_namespace, patiently};
 use aya::{Ebpf, programs::BtfTracePoint};
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub(super) fn attach(object: &mut Ebpf) -> Result<(), ProgramsError> {
     let program = object.program_mut(PROGRAM).ok_or(ProgramsError::Missing { name: PROGRAM })?;
     let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
     let types = aya::Btf::from_sys_fs()?;
-    program.load("kfree_skb", &types).map_err(failed)?;
+    patiently(|| program.load("kfree_skb", &types)).map_err(failed)?;
     program.attach().map(drop).map_err(failed)
 }
 

@@ -2,7 +2,7 @@
 
 use super::losses;
 use crate::{
-    capture::kernel::{Attachment, OBJECT, Purpose, Refused, TapError},
+    capture::kernel::{Attachment, OBJECT, Purpose, Refused, TapError, patiently},
     sys::plain::Plain,
 };
 use aya::{
@@ -228,7 +228,7 @@ pub(super) fn classifier<'a>(
     let program = object.program_mut(name).ok_or(ProgramsError::Missing { name })?;
     let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
     if program.fd().is_err() {
-        program.load().map_err(failed)?;
+        patiently(|| program.load()).map_err(failed)?;
     }
     Ok(program)
 }
