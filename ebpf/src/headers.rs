@@ -280,9 +280,64 @@ struct FragmentHeader {
 // SAFETY: integers, as they stand above.
 unsafe impl Plain for FragmentHeader {}
 
-/// Reads the IPv6 header at `start` and walks the extension headers behind it.
+/// How far the walk over a packet's extension headers has come.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Extensions {
+    /// Length of the IP packet, as far as the frame holds it.
+    packet_bytes: u32,
+    /// Length of what is behind us.
+    pub(crate) header_bytes: u32,
+    fragment_id: u32,
+    fragment: Fragment,
+    /// The header that we stand at.
+    protocol: u8,
+    /// Whether there is nothing more to walk over.
+    pub(crate) walked: bool,
+}
+
+impl Extensions {
+    /// Goes over one header; whether that was the last.
+    #[inline(always)]
+    pub(crate) fn step(&mut self, frame: &impl Bytes, start: usize) -> Result<bool, Stop> {
+        // A header that is cut is not walked; its own number is the packet's protocol.
+        if self.walked || self.header_bytes + EXTENSION_BYTES_MIN > self.packet_bytes {
+            self.walked = true;
+            return Ok(true);
+        }
+        let at = start + self.header_bytes as usize;
+        if self.protocol == FRAGMENT {
+            let piece: FragmentHeader = frame.need(at)?;
+            self.protocol = piece.next_header;
+            self.header_bytes += EXTENSION_BYTES_MIN;
+            self.fragment_id = piece.id;
+            if piece.offset_and_more & IPV6_OFFSET != 0 {
+                // What follows is the middle of something.
+                self.fragment = Fragment::Later;
+                self.walked = true;
+                return Ok(true);
+            }
+            if piece.offset_and_more & IPV6_MORE != 0 {
+                self.fragment = Fragment::First;
+            }
+        } else {
+            let [next_header, length]: [u8; 2] = frame.need(at)?;
+            let extension_bytes = (u32::from(length) + 1) * EXTENSION_BYTES_MIN;
+            if self.header_bytes + extension_bytes > self.packet_bytes {
+                self.walked = true;
+                return Ok(true);
+            }
+            self.header_bytes += extension_bytes;
+            self.protocol = next_header;
+        }
+        self.walked = !is_extension(self.protocol);
+        Ok(self.walked)
+    }
+}
+
+/// Reads the IPv6 header at `start`, and where the walk behind it begins.
 #[inline(always)]
-pub(crate) fn ipv6(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 16]>, Stop> {
+pub(crate) fn ipv6_alone(frame: &impl Bytes, start: usize) -> Result<(Ip<[u8; 16]>, Extensions), Stop> {
     let header: Ipv6Header = frame.need(start)?;
     if header.version_and_label & IPV6_VERSION != IPV6_VERSION_6 {
         return Err(Stop::Refused(Reason::IpVersion));
@@ -294,48 +349,49 @@ pub(crate) fn ipv6(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 16]>, Sto
         payload_bytes if payload_bytes != 0 && frame.gso_bytes() == 0 => IPV6_BYTES + payload_bytes,
         _ => frame_bytes,
     };
-    let packet_bytes = bytes.min(frame_bytes);
+    let walk = Extensions {
+        packet_bytes: bytes.min(frame_bytes),
+        header_bytes: IPV6_BYTES,
+        fragment_id: 0,
+        fragment: Fragment::None,
+        protocol: header.next_header,
+        walked: !is_extension(header.next_header),
+    };
+    let ip = Ip {
+        src: bytes_of(header.src),
+        dst: bytes_of(header.dst),
+        protocol: walk.protocol,
+        fragment: walk.fragment,
+        fragment_id: walk.fragment_id,
+        bytes,
+        header_bytes: walk.header_bytes,
+        walked: walk.walked,
+        icmp: ICMPV6,
+    };
+    Ok((ip, walk))
+}
 
-    let mut protocol = header.next_header;
-    let mut header_bytes = IPV6_BYTES;
-    let mut fragment = Fragment::None;
-    let mut fragment_id = 0;
-    let mut walked = !is_extension(protocol);
+/// Reads the IPv6 header at `start` and walks the extension headers behind it.
+#[inline(always)]
+pub(crate) fn ipv6(frame: &impl Bytes, start: usize) -> Result<Ip<[u8; 16]>, Stop> {
+    let (mut ip, mut walk) = ipv6_alone(frame, start)?;
     for _ in 0..EXTENSIONS_MAX {
-        // A header that is cut is not walked; its own number is the packet's protocol.
-        if walked || header_bytes + EXTENSION_BYTES_MIN > packet_bytes {
-            walked = true;
+        if walk.step(frame, start)? {
             break;
         }
-        let at = start + header_bytes as usize;
-        if protocol == FRAGMENT {
-            let piece: FragmentHeader = frame.need(at)?;
-            protocol = piece.next_header;
-            header_bytes += EXTENSION_BYTES_MIN;
-            fragment_id = piece.id;
-            if piece.offset_and_more & IPV6_OFFSET != 0 {
-                // What follows is the middle of something.
-                fragment = Fragment::Later;
-                walked = true;
-                break;
-            }
-            if piece.offset_and_more & IPV6_MORE != 0 {
-                fragment = Fragment::First;
-            }
-        } else {
-            let [next_header, length]: [u8; 2] = frame.need(at)?;
-            let extension_bytes = (u32::from(length) + 1) * EXTENSION_BYTES_MIN;
-            if header_bytes + extension_bytes > packet_bytes {
-                walked = true;
-                break;
-            }
-            header_bytes += extension_bytes;
-            protocol = next_header;
-        }
-        walked = !is_extension(protocol);
     }
-    let (src, dst) = (bytes_of(header.src), bytes_of(header.dst));
-    Ok(Ip { src, dst, protocol, fragment, fragment_id, bytes, header_bytes, walked, icmp: ICMPV6 })
+    ip.arrive(&walk);
+    Ok(ip)
+}
+
+impl<A> Ip<A> {
+    /// Takes what a walk has come to.
+    #[inline(always)]
+    pub(crate) fn arrive(&mut self, walk: &Extensions) {
+        let Extensions { header_bytes, fragment_id, fragment, protocol, walked, .. } = *walk;
+        (self.header_bytes, self.protocol, self.walked) = (header_bytes, protocol, walked);
+        (self.fragment, self.fragment_id) = (fragment, fragment_id);
+    }
 }
 
 /// Reads what stands behind the IP header, as far as the packet reaches: a packet too short for ports has none.
@@ -385,7 +441,7 @@ pub(crate) fn bytes_of(words: [u32; 4]) -> [u8; 16] {
 /// How many tags are walked before a frame is taken for something else: a service tag, a customer tag, and two spare.
 const VLAN_TAGS_MAX: usize = 4;
 /// How many extension headers are walked, as in the packet plane. RFC 8200 section 4.1 allows five.
-const EXTENSIONS_MAX: usize = 8;
+pub(crate) const EXTENSIONS_MAX: usize = 8;
 
 /// No pass reads further than this: tags, an IPv6 header, extension headers of the greatest length, and TCP's.
 pub(crate) const HEADERS_BYTES_MAX: u32 = (ETHERNET_BYTES + VLAN_TAGS_MAX * VLAN_TAG_BYTES) as u32

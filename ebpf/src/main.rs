@@ -1,8 +1,8 @@
 //! The kernel side of flowtap: attach points, a few lines each.
 //!
 //! [`flows`] counts what passes an interface, [`verdict`] what the kernel drops, and why, and [`mirror`] makes copies of what
-//! its rules choose. A packet always goes on as it came. [`headers`] reads a frame, [`wire`] turns super-packets into what is sent on the wire, [`maps`] is
-//! all memory there is. What crosses to the sensor is defined in `flowtap_abi`.
+//! its rules choose, by TCX or, before it, by classifiers of clsact. A packet always goes on as it came. [`headers`] reads a
+//! frame, [`wire`] turns super-packets into what is sent on the wire, [`maps`] is all memory there is. What crosses to the sensor is defined in `flowtap_abi`.
 //!
 //! The programs are built for one verifier and one instruction set; where ordinary Rust would be unsound or is missing
 //! there, a comment says so: packet bytes are read in place and unaligned, as the kernel permits on every machine this
@@ -34,49 +34,49 @@ use aya_ebpf::{
 use flowtap_abi::{Direction, mirror::Held};
 use headers::Layer;
 
-/// TCX ingress of an interface with Ethernet headers.
+/// Ingress of an interface with Ethernet headers.
 #[classifier]
 fn flow_ingress(context: TcContext) -> i32 {
     flows::observe(&context, Direction::Ingress, Layer::Ethernet)
 }
 
-/// TCX egress of an interface with Ethernet headers.
+/// Egress of an interface with Ethernet headers.
 #[classifier]
 fn flow_egress(context: TcContext) -> i32 {
     flows::observe(&context, Direction::Egress, Layer::Ethernet)
 }
 
-/// TCX ingress of an interface without a link layer: tun, WireGuard.
+/// Ingress of an interface without a link layer: tun, WireGuard.
 #[classifier]
 fn flow_ingress_l3(context: TcContext) -> i32 {
     flows::observe(&context, Direction::Ingress, Layer::Ip)
 }
 
-/// TCX egress of an interface without a link layer.
+/// Egress of an interface without a link layer.
 #[classifier]
 fn flow_egress_l3(context: TcContext) -> i32 {
     flows::observe(&context, Direction::Egress, Layer::Ip)
 }
 
-/// TCX ingress of a mirrored interface with Ethernet headers.
+/// Ingress of a mirrored interface with Ethernet headers.
 #[classifier]
 fn mirror_ingress(context: TcContext) -> i32 {
     mirror::observe(&context, Direction::Ingress, Layer::Ethernet)
 }
 
-/// TCX egress of a mirrored interface with Ethernet headers.
+/// Egress of a mirrored interface with Ethernet headers.
 #[classifier]
 fn mirror_egress(context: TcContext) -> i32 {
     mirror::observe(&context, Direction::Egress, Layer::Ethernet)
 }
 
-/// TCX ingress of a mirrored interface without a link layer.
+/// Ingress of a mirrored interface without a link layer.
 #[classifier]
 fn mirror_ingress_l3(context: TcContext) -> i32 {
     mirror::observe(&context, Direction::Ingress, Layer::Ip)
 }
 
-/// TCX egress of a mirrored interface without a link layer.
+/// Egress of a mirrored interface without a link layer.
 #[classifier]
 fn mirror_egress_l3(context: TcContext) -> i32 {
     mirror::observe(&context, Direction::Egress, Layer::Ip)
@@ -106,25 +106,37 @@ fn mirror_egress_l3_held(context: TcContext) -> i32 {
     mirror::held(&context, Held::EgressBare)
 }
 
-/// TCX egress of our device without a link layer.
+/// Likewise, of the programs that cut.
+#[classifier]
+fn mirror_cut_held(context: TcContext) -> i32 {
+    mirror::held(&context, Held::Cut)
+}
+
+/// Likewise.
+#[classifier]
+fn mirror_cut_l3_held(context: TcContext) -> i32 {
+    mirror::held(&context, Held::CutBare)
+}
+
+/// Egress of our device without a link layer.
 #[classifier]
 fn mirror_link(context: TcContext) -> i32 {
     mirror::link(&context)
 }
 
-/// TCX egress of our tunnel device.
+/// Egress of our tunnel device.
 #[classifier]
 fn mirror_encapsulate(context: TcContext) -> i32 {
     mirror::encapsulate(&context)
 }
 
-/// TCX ingress of our tunnel device: nothing comes in by it, whoever sends to its port.
+/// Ingress of our tunnel device: nothing comes in by it, whoever sends to its port.
 #[classifier]
 fn mirror_refuse(_context: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
-/// TCX egress of the device that copies leave the host by, where a session cuts its packets.
+/// Egress of the device that copies leave the host by, where a session cuts its packets.
 #[classifier]
 fn mirror_cut(context: TcContext) -> i32 {
     mirror::cut(&context, Layer::Ethernet)

@@ -56,6 +56,8 @@ pub(crate) static DEVICE_TYPE: u32 = 0;
 #[unsafe(no_mangle)]
 pub(crate) static DEVICE_NAMESPACE: u32 = 0;
 #[unsafe(no_mangle)]
+pub(crate) static DEVICE_PARENT: u32 = 0;
+#[unsafe(no_mangle)]
 pub(crate) static SOCKET_NAMESPACE: u32 = 0;
 #[unsafe(no_mangle)]
 pub(crate) static NAMESPACE_INODE: u32 = 0;

@@ -281,8 +281,8 @@ pub const DIRECT_OUTER_BYTES: usize = 14 + 20 + 8 + 8;
 pub const DIRECT_HEAD_BYTES: usize = DIRECT_OUTER_BYTES + 14;
 /// The longest frame that is copied past the IP stack: its checksum is looked at, and that must not take long.
 pub const DIRECT_FRAME_BYTES_MAX: u32 = 256;
-/// Accounts of what went past the IP stack. A tunnel device has the one that the rest of its index by this number says, so
-/// that of two programs in one network namespace each knows its own.
+/// Accounts of what went past the IP stack. A tunnel device has the one that the rest of the index by this number says which it
+/// had first, so that of two programs in one network namespace each knows its own.
 pub const DIRECT_ACCOUNTS: u32 = 1 << 10;
 
 /// What went past the IP stack in place of one tunnel device.
@@ -364,7 +364,7 @@ impl Unjudged {
     pub const ALL: [Self; 2] = [Self::OwnCopy, Self::NotGathered];
 }
 
-/// A program of the tap, by its place in the array that it is called through where there are no links of TCX.
+/// A program that a killed run must not leave at work, by its place in the array that it is called through where there are no links of TCX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Held {
@@ -376,10 +376,14 @@ pub enum Held {
     IngressBare = 2,
     /// What goes out, without link layer.
     EgressBare = 3,
+    /// What cuts copies, with Ethernet headers.
+    Cut = 4,
+    /// The same without link layer.
+    CutBare = 5,
 }
 
 /// Places in that array.
-pub const HELD_PROGRAMS: u32 = 4;
+pub const HELD_PROGRAMS: u32 = 6;
 
 // Keys of maps and what is copied to user space have no padding.
 const _: () = {

@@ -54,6 +54,7 @@ pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Op
     }
     let frame = tables::small()?;
     let traffic_class = complete(context, frame, length_bytes)?;
+    let counts = tables::direct_counts(path.account)?;
     let head = Head::new(path, frame, length_bytes, traffic_class, flow);
 
     // The frame's own header moves to the front; the outer ones come over it, and it once more behind them.
@@ -73,7 +74,6 @@ pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32) -> Op
     unsafe { (*skb).queue_mapping = 0 };
     // SAFETY: the context is valid.
     unsafe { bpf_set_hash_invalid(skb) };
-    let counts = tables::direct_counts(path.account)?;
     // From here on its loss is counted by its mark, and taken from those that were handed on.
     context.skb.set_mark(COPY_MARK | COPY_DIRECT | path.account);
     // SAFETY: a member of the element.

@@ -3,16 +3,16 @@
 //! The pass is made by programs of their own that the tap calls: what they found is then plain numbers, for which the
 //! verifier need not remember how they were come by.
 
-use super::tables;
+use super::{GO_ON, STOP, tables};
 use crate::{
     fragments,
     headers::{
-        self, Bytes, ETHERNET_BYTES, Fragment, Frame, ICMP, ICMPV6, Ip, Layer, Network, Stop, TCP, Transport, UDP,
-        VLAN_TAG_BYTES, Version,
+        self, Bytes, ETHERNET_BYTES, Extensions, Fragment, Frame, ICMP, ICMPV6, Ip, Layer, Network, Stop, TCP,
+        Transport, UDP, VLAN_TAG_BYTES, Version,
     },
     wire,
 };
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{bindings::__sk_buff, cty::c_void, helpers::generated::bpf_loop, programs::TcContext};
 use flowtap_abi::{Direction, FragmentKey, FragmentPorts, choice};
 
 /// One packet.
@@ -56,6 +56,15 @@ pub(crate) const READ: u32 = 0;
 pub(crate) const SHORT: u32 = 1;
 /// The frame is no IP packet, or a broken one.
 pub(crate) const NOTHING: u32 = 2;
+
+/// A walk over extension headers, and how it went. Its loop shares nothing else with the pass.
+#[repr(C)]
+pub(crate) struct Walking {
+    walk: Extensions,
+    /// Where the IP header begins in the frame.
+    start: u32,
+    answer: u32,
+}
 
 /// Where a packet passes.
 #[derive(Clone, Copy)]
@@ -106,10 +115,25 @@ fn read_v4(context: &TcContext, place: u64, facts: &mut Facts) -> u32 {
 fn read_v6(context: &TcContext, place: u64, facts: &mut Facts) -> u32 {
     let frame = Frame::new(context);
     let start = facts.start as usize & START_MASK;
-    let ip = match headers::ipv6(&frame, start) {
-        Ok(ip) => ip,
+    let (mut ip, walk) = match headers::ipv6_alone(&frame, start) {
+        Ok(read) => read,
         Err(stop) => return code(&stop),
     };
+    if !walk.walked {
+        let Some(walking) = tables::walking() else { return NOTHING };
+        *walking = Walking { walk, start: start as u32, answer: READ };
+        let mut skb = context.skb.skb;
+        let state = (&raw mut skb).cast();
+        // A loop of the kernel's, so that the verifier looks at one header, and not at all ways through eight of them.
+        // SAFETY: the function is what the helper calls, and the state outlives the call.
+        unsafe { bpf_loop(headers::EXTENSIONS_MAX as u32, step as *const () as *mut c_void, state, 0) };
+        let Some(Walking { walk, answer, .. }) = tables::walking() else { return NOTHING };
+        if *answer != READ {
+            return *answer;
+        }
+        walk.header_bytes &= WALKED_MASK;
+        ip.arrive(walk);
+    }
     facts.version = 6;
     facts.src = ip.src;
     facts.dst = ip.dst;
@@ -119,6 +143,24 @@ fn read_v6(context: &TcContext, place: u64, facts: &mut Facts) -> u32 {
         return code(&stop);
     }
     READ
+}
+
+/// Goes over one extension header of the packet that is read.
+unsafe extern "C" fn step(_round: u64, skb: *mut c_void) -> i64 {
+    // SAFETY: the pointer that stands on the caller's stack.
+    let skb = unsafe { *skb.cast::<*mut __sk_buff>() };
+    let context = TcContext::new(skb);
+    let frame = Frame::new(&context);
+    let Some(Walking { walk, start, answer }) = tables::walking() else { return STOP };
+    walk.header_bytes &= WALKED_MASK;
+    match walk.step(&frame, *start as usize & START_MASK) {
+        Ok(false) => GO_ON,
+        Ok(true) => STOP,
+        Err(stop) => {
+            *answer = code(&stop);
+            STOP
+        }
+    }
 }
 
 #[inline(always)]
@@ -212,6 +254,8 @@ fn code(stop: &Stop) -> u32 {
 
 /// An IP header begins behind an Ethernet header and four tags at most.
 const START_MASK: usize = 63;
+/// An IPv6 header and eight extension headers of the greatest length are shorter.
+const WALKED_MASK: u32 = 0x7fff;
 /// Type and code of a message of which neither is there, the same for both directions.
 const NO_ICMP: u16 = u16::from_be_bytes(choice::NO_ICMP);
 /// ICMP has as many.

@@ -3,12 +3,13 @@
 //! Nobody answers a program that redirects a packet. But whoever drops one frees it, and says so at the tracepoint
 //! `skb:kfree_skb`, whose first argument is the packet and whose third the reason; the mark tells our copies, and where
 //! they are counted. On its way into another network namespace a packet loses its mark, so what becomes of a copy at
-//! its target is not told here.
+//! its target is not told here. Nor is what a card's driver drops without a reason: some free what they have sent in the
+//! same way.
 
 use super::tables;
 use crate::{
     maps::atomic_add,
-    skb::{SKB_DEVICE, SKB_MARK, WATCHED_NAMESPACE, field, global, namespace_of},
+    skb::{DEVICE_PARENT, SKB_DEVICE, SKB_MARK, WATCHED_NAMESPACE, field, global, namespace_of},
 };
 use aya_ebpf::programs::BtfTracePointContext;
 use flowtap_abi::mirror::{COPY_DIRECT, COPY_MARK, COPY_MARK_MASK};
@@ -16,6 +17,9 @@ use flowtap_abi::mirror::{COPY_DIRECT, COPY_MARK, COPY_MARK_MASK};
 /// Number of the reason for what a packet socket has no room for: what it was handed is a clone, and the copy goes on.
 #[unsafe(no_mangle)]
 static PACKET_SOCKET: u32 = 0;
+/// Number of the reason of what is freed without one.
+#[unsafe(no_mangle)]
+static NO_REASON: u32 = 0;
 
 /// Counts a packet that is freed, if it is such a copy.
 #[inline(always)]
@@ -35,7 +39,8 @@ fn count(skb: *const u32, reason: u32) -> Option<()> {
         return None;
     }
     let device: u64 = field(skb as u64, &SKB_DEVICE)?;
-    if namespace_of(device)? != global(&WATCHED_NAMESPACE) {
+    let is_a_card = field::<u64>(device, &DEVICE_PARENT)? != 0;
+    if namespace_of(device)? != global(&WATCHED_NAMESPACE) || (is_a_card && reason == global(&NO_REASON)) {
         return None;
     }
     let counts = tables::direct_counts(mark & !COPY_MARK_MASK & !COPY_DIRECT)?;

@@ -3,7 +3,12 @@
 //! Two generations stand side by side in every table; see `flowtap_abi::mirror`. What is fixed in size here is a bound of
 //! the configuration, which the sensor refuses to exceed.
 
-use super::{Copy, decide::Walk, direct::Small, facts::Facts};
+use super::{
+    Copy,
+    decide::Walk,
+    direct::Small,
+    facts::{Facts, Walking},
+};
 use crate::maps::atomic_add;
 use aya_ebpf::{
     bindings::BPF_ANY,
@@ -77,6 +82,10 @@ static MIRROR_FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::wi
 #[map]
 static MIRROR_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+/// Likewise.
+#[map]
+static MIRROR_WALKING: PerCpuArray<Walking> = PerCpuArray::with_max_entries(1, 0);
+
 #[repr(C)]
 pub(crate) struct Scratch {
     /// How the pass over the packet went.
@@ -94,6 +103,15 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: the element exists for as long as the program is loaded, any bytes are one, and no other program uses it
     // before this one ends.
     Some(unsafe { &mut *scratch })
+}
+
+/// The processor's own walk over extension headers.
+#[inline(always)]
+pub(crate) fn walking() -> Option<&'static mut Walking> {
+    let walking = MIRROR_WALKING.get_ptr_mut(0)?;
+    // SAFETY: the element exists for as long as the program is loaded, any bytes that a walk leaves are one, and so are the
+    // zeros that it begins with; who asked for it before has no more use for what he got.
+    Some(unsafe { &mut *walking })
 }
 
 /// Which generation a packet is judged by: one load, at its beginning.

@@ -1,6 +1,6 @@
 //! Frames of 64 bytes at full speed over a cable: one core sends, another is left to who watches.
 //!
-//! The frames are for somebody else, so the stack behind the cable drops them at its first look.
+//! The frames are taken behind whoever watches ([`Taker`]).
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

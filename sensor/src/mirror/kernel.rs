@@ -170,14 +170,18 @@ impl KernelMirror {
         for (kind, completes) in &wanted {
             if !self.tunnels.iter().any(|tunnel| tunnel.kind == *kind) {
                 let Self { netlink, object, claims, .. } = self;
-                let mut tunnel = Tunnel::make(netlink, object, claims, *kind, *completes)?;
+                let tunnel = Tunnel::make(netlink, object, claims, *kind, *completes)?;
                 let taken: Vec<u32> = self.tunnels.iter().filter_map(|tunnel| tunnel.account).collect();
-                tunnel.account = self.direct.open(tunnel.index, &taken)?;
                 // One that was there before, and comes back, has its losses already.
                 if !self.losses.iter().any(|losses| losses.device == tunnel.name) {
                     self.losses.push(TunnelLosses { device: tunnel.name.clone(), ..TunnelLosses::default() });
                 }
+                let index = tunnel.index;
                 self.tunnels.push(tunnel);
+                let account = self.direct.open(index, &taken)?;
+                if let Some(tunnel) = self.tunnels.last_mut() {
+                    tunnel.account = account;
+                }
             }
         }
         let healthy = self.health_of(&plan.mirror);

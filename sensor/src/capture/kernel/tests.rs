@@ -1,7 +1,7 @@
 //! The kernel's programs, run by the kernel itself: on byte arrays, under flips, and on real interfaces.
 //!
-//! Needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON) and Linux 6.6 with BTF; elsewhere each test says that it was
-//! skipped.
+//! Needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON) and Linux 5.17 with BTF; elsewhere, and where it needs more,
+//! each test says that it was skipped.
 
 mod drops;
 mod flips;

@@ -83,10 +83,11 @@ pub(super) const OFFSETS: [Offset; 23] = [
 ];
 
 /// The few that tell a copy of ours among them.
-pub(crate) const LOSS_OFFSETS: [Offset; 4] = [
+pub(crate) const LOSS_OFFSETS: [Offset; 5] = [
     ("SKB_MARK", "sk_buff", "mark"),
     ("SKB_DEVICE", "sk_buff", "dev"),
     ("DEVICE_NAMESPACE", "net_device", "nd_net.net"),
+    ("DEVICE_PARENT", "net_device", "dev.parent"),
     ("NAMESPACE_INODE", "net", "ns.inum"),
 ];
 

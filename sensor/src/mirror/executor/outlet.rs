@@ -34,11 +34,11 @@ pub enum Taken {
 pub struct Copied<'a> {
     /// When the frame was seen.
     pub time: Timestamp,
-    /// Index into [`Mirror::sessions`].
+    /// Index into [`Mirror::sessions`](crate::mirror::Mirror::sessions).
     pub session: u16,
     /// Of the original.
     pub direction: Direction,
-    /// Index into [`Mirror::targets`].
+    /// Index into [`Mirror::targets`](crate::mirror::Mirror::targets).
     pub target: u16,
     /// UDP ports and tunnel header.
     pub envelope: Envelope,

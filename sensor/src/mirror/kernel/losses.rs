@@ -11,9 +11,10 @@ use std::path::Path;
 pub(super) fn globals() -> Option<Vec<(&'static str, u32)>> {
     let btf = Btf::from_file(Path::new(KERNEL_BTF)).ok()?;
     let mut globals = offsets(&btf, &LOSS_OFFSETS).ok()?;
-    let reason = DropReasons::read(&btf).ok()?.number(PACKET_SOCKET_FULL);
+    let reasons = DropReasons::read(&btf).ok()?;
     globals.push(("WATCHED_NAMESPACE", own_namespace().ok()?));
-    globals.push(("PACKET_SOCKET", reason.unwrap_or(u32::MAX)));
+    globals.push(("PACKET_SOCKET", reasons.number(PACKET_SOCKET_FULL).unwrap_or(u32::MAX)));
+    globals.push(("NO_REASON", reasons.number(NOT_SPECIFIED)?));
     Some(globals)
 }
 
@@ -29,5 +30,7 @@ pub(super) fn attach(object: &mut Ebpf) -> Result<(), ProgramsError> {
 }
 
 const PROGRAM: &str = "mirror_lost";
+/// The kernel's name for a packet that is freed without a word.
+const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 /// The kernel's name. An older one has none for such drops, and they are taken for losses.
 const PACKET_SOCKET_FULL: &str = "PACKET_SOCK_ERROR";

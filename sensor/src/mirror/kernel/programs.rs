@@ -106,9 +106,10 @@ pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<(Ebpf, bool), Prog
     let mut object = loader.load(OBJECT).map_err(Box::new)?;
     // Now, not when they are needed: the verifier asks more of programs that come when rights have been given up.
     let wanted = PROGRAMS.iter().chain(BARE_PROGRAMS.iter().filter(|_| bare == Bare::Possible));
+    let attachment = Attachment::best();
     for name in wanted {
         classifier(&mut object, name)?;
-        if Attachment::best() == Attachment::Clsact
+        if attachment == Attachment::Clsact
             && let Some((_, _, entry)) = HELD.iter().find(|(program, ..)| program == name)
         {
             classifier(&mut object, entry)?;
@@ -140,11 +141,13 @@ const BARE_PROGRAMS: [&str; 2] = ["mirror_ingress_l3", "mirror_egress_l3"];
 
 /// Programs that a killed run must not leave at work, their places in the array that goes with the process, and what is
 /// attached in their stead where there are no links of TCX.
-const HELD: [(&str, Held, &str); 4] = [
+const HELD: [(&str, Held, &str); 6] = [
     ("mirror_ingress", Held::Ingress, "mirror_ingress_held"),
     ("mirror_egress", Held::Egress, "mirror_egress_held"),
     ("mirror_ingress_l3", Held::IngressBare, "mirror_ingress_l3_held"),
     ("mirror_egress_l3", Held::EgressBare, "mirror_egress_l3_held"),
+    ("mirror_cut", Held::Cut, "mirror_cut_held"),
+    ("mirror_cut_l3", Held::CutBare, "mirror_cut_l3_held"),
 ];
 
 const FLOW_MAPS: [&str; 8] =

@@ -103,15 +103,15 @@ impl KernelMirror {
     /// Counts what a tunnel device lost since it was asked last; whether it is there.
     pub(super) fn count_losses(&mut self, at: usize) -> Result<bool, KernelMirrorError> {
         let Some(tunnel) = self.tunnels.get_mut(at) else { return Ok(false) };
-        let Some(lost) = tunnel.lost(&mut self.netlink).map_err(KernelMirrorError::Netlink)? else { return Ok(false) };
         let direct = tunnel.account.map(|account| self.direct.counted(account)).transpose()?.unwrap_or_default();
+        let lost = tunnel.lost(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
         if let Some(losses) = self.losses.iter_mut().find(|losses| losses.device == tunnel.name) {
-            add_lost(losses, lost);
-            // To the session they are as those that the device had.
+            // To the session those past the device are as those that it had.
             losses.sent += direct.sent;
             losses.dropped += direct.dropped;
+            add_lost(losses, lost.unwrap_or_default());
         }
-        Ok(true)
+        Ok(lost.is_some())
     }
 
     /// Counts what the tunnel devices lost, and makes those again that are gone.

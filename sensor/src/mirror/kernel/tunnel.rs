@@ -1,8 +1,8 @@
 //! Our own tunnel device: copies go in, encapsulated packets come out, and nothing goes the other way.
 //!
 //! It is made when mirroring starts and goes when it ends; the kernel takes programs away with the process that holds
-//! them, but not devices. So one that a crash left behind is known by name and alias, and by having no programs; it is
-//! replaced by a new one.
+//! them, but not devices. So one that a crash left behind is known by name and alias, and by having no programs or, where
+//! there are no links of TCX, by a name that nobody claims ([`Claims`]); it is replaced by a new one.
 
 use super::{
     KernelMirrorError, Path,
@@ -44,7 +44,7 @@ pub(super) struct Tunnel {
     pub(super) kind: TunnelKind,
     pub(super) name: String,
     pub(super) index: u32,
-    /// Where copies are counted that go past it; `None` if all of them are in use.
+    /// Where copies are counted that go past it; `None` where they may not.
     pub(super) account: Option<u32>,
     /// What the device had sent and lost when it was last asked.
     before: Sent,

@@ -135,7 +135,7 @@ pub(super) fn tagged(frame: &Frame, captured: &[u8], tag: [u8; 4], frame_bytes: 
 }
 
 /// What the kernel says was left to the card, in a frame into which a tag of `tag_bytes` was put back. Where it puts the
-/// tag in the header's account itself, the checksum is found all the same: see [`super::inner`].
+/// tag in the header's account itself, the checksum is found all the same: see [`inner`](crate::mirror::inner).
 fn hints(offload: &VirtioNetHeader, tag_bytes: usize) -> Hints {
     let needs_checksum = offload.flags & VirtioNetHeader::NEEDS_CSUM != 0;
     let start = usize::from(offload.csum_start) + tag_bytes;
