@@ -29,3 +29,20 @@ fn copies_end_with_a_run_that_is_killed_and_the_next_one_makes_them_again() {
     assert_eq!(capture.receiver(1514).copies().len(), 30);
     assert_eq!(daemon.finish().sum("dstport=5000").0, 30);
 }
+
+#[test]
+fn what_a_killed_run_cut_is_whole_again() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
+    let (killed, next) = (Dir::new(), Dir::new());
+    let mut daemon = start("ebpf", &net, &killed, &format!("{ALL}packet-length = 100\n"));
+    must("kill", &["-KILL", &daemon.pid()]);
+    daemon.wait();
+
+    let daemon = start("ebpf", &net, &next, ALL);
+    let capture = collector.capture(&next);
+    net.send(30, 0);
+    // What is cut is refused there: it is shorter than it says.
+    assert_eq!(capture.receiver(1514).copies().len(), 30);
+    drop(daemon);
+}

@@ -124,13 +124,35 @@ impl Tunnel {
         completes: bool,
     ) -> Result<Self, TunnelError> {
         let name = kind.name();
+        if Attachment::best() == Attachment::Tcx {
+            return Self::make_free(netlink, object, name, kind, completes);
+        }
+        let was_ours = claims.has(&name);
         let failed = |cause| TunnelError::Device { name: name.clone(), cause };
-        let is_free = Attachment::best() == Attachment::Tcx || claims.take(&name).map_err(failed)?;
+        if !claims.take(&name).map_err(failed)? {
+            return Err(TunnelError::InUse { name, port: kind.port });
+        }
+        let made = Self::make_free(netlink, object, name.clone(), kind, completes);
+        if made.is_err() && !was_ours {
+            claims.release(&name);
+        }
+        made
+    }
+
+    /// The same, where no other process claims the name.
+    fn make_free(
+        netlink: &mut Netlink,
+        object: &mut Ebpf,
+        name: String,
+        kind: TunnelKind,
+        completes: bool,
+    ) -> Result<Self, TunnelError> {
+        let failed = |cause| TunnelError::Device { name: name.clone(), cause };
         if let Some(present) = netlink.device_by_name(&name).map_err(failed)? {
             if present.alias.as_deref() != Some(TUNNEL_ALIAS) {
                 return Err(TunnelError::NameTaken { name });
             }
-            if !is_free || has_programs(&name) {
+            if has_programs(&name) {
                 return Err(TunnelError::InUse { name, port: kind.port });
             }
             netlink.remove(present.index).map_err(failed)?;
@@ -200,9 +222,13 @@ impl Tunnel {
 pub(super) struct Claims(HashMap<String, UnixListener>);
 
 impl Claims {
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Whether the name is ours now; `false` if another process has it.
     fn take(&mut self, name: &str) -> io::Result<bool> {
-        if self.0.contains_key(name) {
+        if self.has(name) {
             return Ok(true);
         }
         match UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?) {
