@@ -44,7 +44,7 @@ fn last_word(log: &str) -> Option<&str> {
         line.starts_with([';', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
             || ACCOUNTS.iter().any(|start| line.starts_with(start))
     };
-    log.lines().map(str::trim).filter(|line| !line.is_empty() && !is_account(line)).next_back()
+    log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_account(line))
 }
 
 const ACCOUNTS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
