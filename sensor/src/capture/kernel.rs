@@ -30,6 +30,7 @@ pub use gather::Devices;
 pub use load::{COPIES_BYTES, LoadError, OBJECT, Sizes, load};
 pub(crate) use load::{offsets, own_namespace};
 pub use refused::Refused;
+pub(crate) use refused::chain;
 pub use source::{COUNTED_MAX, KernelSource, Order, TURN_SECS, Telling, TurnCounts, Turns, Watched};
 pub(crate) use verdicts::LOSS_OFFSETS;
 pub use verdicts::{DropReasons, VerdictSource};

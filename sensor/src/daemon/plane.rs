@@ -441,12 +441,5 @@ mod kernel {
         }
     }
 
-    /// An error with its causes, as one line.
-    pub(in crate::daemon) fn chain(error: &dyn std::error::Error) -> String {
-        let causes = std::iter::successors(error.source(), |cause| cause.source());
-        causes.fold(error.to_string(), |line, cause| {
-            let cause = cause.to_string();
-            if line.contains(&cause) { line } else { format!("{line}: {cause}") }
-        })
-    }
+    pub(in crate::daemon) use crate::capture::kernel::chain;
 }

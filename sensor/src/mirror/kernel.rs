@@ -35,7 +35,7 @@ pub use tunnel::{TUNNEL_ALIAS, TunnelError};
 
 use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation, netlink::Netlink};
 use crate::{
-    capture::kernel::{Device, FlowPrograms},
+    capture::kernel::{Device, FlowPrograms, chain},
     classify::Classifier,
     sys::barrier,
 };
@@ -72,6 +72,8 @@ pub struct KernelMirror {
     /// The program at that device while it is there, and why it is not.
     link_program: Option<SchedClassifierLink>,
     no_link: Option<String>,
+    /// Why small copies go by the tunnel devices as others do.
+    no_losses: Option<String>,
     /// What earlier generations counted, by session.
     totals: HashMap<(SessionNumber, String), [CopyCounts; 2]>,
     /// As it was before the first copy.
@@ -92,7 +94,7 @@ impl KernelMirror {
         let bare = taps::bare(&plan.mirror);
         let (mut object, counts_losses) = programs::load(sizes, bare)?;
         let tables = Tables::new(&mut object)?;
-        let direct = Direct::new(&mut object, counts_losses)?;
+        let direct = Direct::new(&mut object, counts_losses.is_ok())?;
         let mut this = Self {
             object,
             flow_programs: FlowPrograms::default(),
@@ -111,6 +113,7 @@ impl KernelMirror {
             link: LinkDevice::reserve(bare),
             link_program: None,
             no_link: None,
+            no_losses: counts_losses.err().map(|error| chain(&error)),
             totals: HashMap::new(),
             fragmentation: Fragmentation::read().ok(),
             noticed: Vec::new(),

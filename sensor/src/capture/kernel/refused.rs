@@ -20,17 +20,21 @@ impl fmt::Display for Refused {
                     None => Ok(()),
                 }
             }
-            // Its text and that of what is behind it.
-            error => {
-                write!(f, "{error}")?;
-                let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-                causes.map(ToString::to_string).try_for_each(|cause| write!(f, ": {cause}"))
-            }
+            error => f.write_str(&chain(error)),
         }
     }
 }
 
 impl std::error::Error for Refused {}
+
+/// An error with its causes, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| {
+        let cause = cause.to_string();
+        if line.contains(&cause) { line } else { format!("{line}: {cause}") }
+    })
+}
 
 impl From<ProgramError> for Refused {
     fn from(error: ProgramError) -> Self {

@@ -7,15 +7,17 @@ use aya::{Ebpf, programs::BtfTracePoint};
 use std::path::Path;
 
 /// Its globals: where the running kernel has what it reads, which network namespace is ours, and which drops are none.
-/// `None` where the kernel does not say.
-pub(super) fn globals() -> Option<Vec<(&'static str, u32)>> {
-    let btf = Btf::from_file(Path::new(KERNEL_BTF)).ok()?;
-    let mut globals = offsets(&btf, &LOSS_OFFSETS).ok()?;
-    let reasons = DropReasons::read(&btf).ok()?;
-    globals.push(("WATCHED_NAMESPACE", own_namespace().ok()?));
+///
+/// # Errors
+/// The kernel does not say.
+pub(super) fn globals() -> Result<Vec<(&'static str, u32)>, ProgramsError> {
+    let btf = Btf::from_file(Path::new(KERNEL_BTF))?;
+    let mut globals = offsets(&btf, &LOSS_OFFSETS)?;
+    let reasons = DropReasons::read(&btf)?;
+    globals.push(("WATCHED_NAMESPACE", own_namespace().map_err(ProgramsError::Namespace)?));
     globals.push(("PACKET_SOCKET", reasons.number(PACKET_SOCKET_FULL).unwrap_or(u32::MAX)));
-    globals.push(("NO_REASON", reasons.number(NOT_SPECIFIED)?));
-    Some(globals)
+    globals.push(("NO_REASON", reasons.number(NOT_SPECIFIED).unwrap_or(u32::MAX)));
+    Ok(globals)
 }
 
 /// Loads and attaches it; it stays for as long as the object.

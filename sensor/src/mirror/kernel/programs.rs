@@ -2,7 +2,7 @@
 
 use super::losses;
 use crate::{
-    capture::kernel::{Attachment, OBJECT, Purpose, Refused, TapError, patiently},
+    capture::kernel::{Attachment, BtfError, OBJECT, Purpose, Refused, TapError, patiently},
     sys::plain::Plain,
 };
 use aya::{
@@ -14,7 +14,7 @@ use aya::{
     },
 };
 use flowtap_abi::mirror::Held;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 /// How much room there is in the kernel for what grows with traffic and configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +41,21 @@ pub enum ProgramsError {
     /// The kernel refuses maps or programs as they are.
     #[error("the kernel refuses the mirroring programs")]
     Object(#[from] Box<EbpfError>),
-    /// The kernel does not describe its types.
+    /// The kernel does not describe its types as the loader wants it.
     #[error("the kernel's type information")]
     Types(#[from] aya::BtfError),
+    /// The kernel has no type that is needed.
+    #[error("the kernel's types")]
+    Structures(#[from] BtfError),
+    /// The caller's network namespace cannot be told.
+    #[error("the network namespace cannot be told")]
+    Namespace(#[source] io::Error),
     /// The kernel refuses a program, or to attach it.
-    #[error("program {program} at {device}")]
+    #[error("program {program}{}", at(device))]
     Program {
         /// Its name.
         program: &'static str,
-        /// Where it was to be attached.
+        /// Where it was to be attached; empty if it was not loaded.
         device: String,
         /// What the kernel said.
         #[source]
@@ -81,9 +87,13 @@ pub enum ProgramsError {
     },
 }
 
+fn at(device: &str) -> String {
+    if device.is_empty() { String::new() } else { format!(" at {device}") }
+}
+
 /// Creates the maps and loads the programs. The same object has the flow programs, whose maps stay as small as they can be here.
-/// Also answers whether what is lost behind [`direct`](super::direct) is counted.
-pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<(Ebpf, bool), ProgramsError> {
+/// Also answers whether what is lost behind [`direct`](super::direct) is counted, or why not.
+pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<(Ebpf, Result<(), ProgramsError>), ProgramsError> {
     let globals = losses::globals();
     let mut loader = EbpfLoader::new();
     for (global, value) in globals.iter().flatten() {
@@ -115,7 +125,7 @@ pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<(Ebpf, bool), Prog
             classifier(&mut object, entry)?;
         }
     }
-    let counts_losses = globals.is_some() && losses::attach(&mut object).is_ok();
+    let counts_losses = globals.map(drop).and_then(|()| losses::attach(&mut object));
     Ok((object, counts_losses))
 }
 

@@ -29,6 +29,11 @@ pub enum Notice {
         /// Why.
         cause: String,
     },
+    /// What is lost past the IP stack can't be counted, so no copy goes there.
+    LossesNotCounted {
+        /// Why.
+        cause: String,
+    },
     /// A tunnel device was taken away by somebody, and has been made again.
     TunnelMadeAgain {
         /// Its name.
@@ -54,6 +59,10 @@ impl fmt::Display for Notice {
                 f,
                 "{interface} has no Ethernet headers, and there is no device to give its copies some: {cause}; they are \
                  skipped"
+            ),
+            Self::LossesNotCounted { cause } => write!(
+                f,
+                "the kernel's drops of small copies can't be counted: {cause}; they take the slower way through the IP stack"
             ),
             Self::TunnelMadeAgain { device } => {
                 write!(f, "the mirror's tunnel device {device} was removed by somebody; it has been made again")
@@ -156,6 +165,7 @@ impl KernelMirror {
     /// What is to be said of the paths as they are.
     fn path_notices(&self) -> Vec<Notice> {
         let mut notices: Vec<_> = self.link_notices().collect();
+        notices.extend(self.no_losses.iter().map(|cause| Notice::LossesNotCounted { cause: cause.clone() }));
         for session in self.plan.mirror.sessions() {
             let taps = self.taps.values().filter(|tap| session.interface.matches(&tap.device.name));
             let Some(largest) = taps.max_by_key(|tap| (tap.mtu, &tap.device.name)) else { continue };
