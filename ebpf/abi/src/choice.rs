@@ -62,22 +62,41 @@ pub const fn inverse_weight(weight: u16) -> u64 {
 }
 
 /// What the kernel's tunnel device makes the outer source port of: never zero, which it would take for no hash.
+///
+/// Kernels differ in whether the last port of the range is one of them, and so in where one port's hashes end. Those that
+/// this gives are the last of their port, where all agree.
 #[inline(always)]
 pub const fn port_hash(flow: u64) -> u32 {
-    flow as u32 | 1
+    let mixed = mix_halves(flow as u32 | 1);
+    let last = port_number(mixed) << HASH_BITS_OF_A_PORT | ((1 << HASH_BITS_OF_A_PORT) - 1);
+    // Mixing is its own inverse.
+    mix_halves(last)
 }
 
-/// The outer source port of a flow.
+/// The outer source port of a flow, also if what [`port_hash`] gave is taken for it.
 ///
 /// Authority: `udp_flow_src_port` of the kernel, with the range that our tunnel devices are given; RFC 7348 section 5
-/// for that range, whose last port the kernel leaves out.
+/// for that range, whose last port older kernels leave out.
 #[inline(always)]
 pub const fn source_port(flow: u64) -> u16 {
-    let hash = port_hash(flow);
-    let hash = hash ^ hash << 16;
-    let (first, last) = SOURCE_PORTS;
-    first + ((hash as u64 * (last - first) as u64) >> 32) as u16
+    SOURCE_PORTS.0 + port_number(mix_halves(flow as u32 | 1)) as u16
 }
+
+/// As the kernel does to have the upper half depend on the lower one.
+#[inline(always)]
+const fn mix_halves(hash: u32) -> u32 {
+    hash ^ hash << 16
+}
+
+#[inline(always)]
+const fn port_number(mixed: u32) -> u32 {
+    let (first, last) = SOURCE_PORTS;
+    ((mixed as u64 * (last - first) as u64) >> 32) as u32
+}
+
+/// The range has 2^14 ports.
+const HASH_BITS_OF_A_PORT: u32 = 32 - 14;
+const _: () = assert!(SOURCE_PORTS.1 - SOURCE_PORTS.0 == (1 << (32 - HASH_BITS_OF_A_PORT)) - 1);
 
 /// The range that outer source ports are chosen from.
 pub const SOURCE_PORTS: (u16, u16) = (49_152, 65_535);
@@ -123,3 +142,22 @@ const FRACTION_BITS: u32 = 16;
 /// The logarithm of 2^64.
 const ZERO_LOG: u64 = 64 << FRACTION_BITS;
 const ICMP: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The two ways of the kernel: Linux 6 leaves the last port of the range out, Linux 7.3 does not.
+    #[test]
+    fn all_kernels_make_one_port_of_a_hash() {
+        for flow in (0..1 << 20).map(mix).chain([0, 1, u64::MAX, 1 << 32]) {
+            let hash = port_hash(flow);
+            assert_ne!(hash, 0);
+            let mixed = u64::from(hash ^ hash << 16);
+            let port = source_port(flow);
+            assert_eq!(49_152 + ((mixed * 16_383) >> 32), port.into(), "{flow:x}");
+            assert_eq!(49_152 + ((mixed * 16_384) >> 32), port.into(), "{flow:x}");
+            assert_eq!(source_port(hash.into()), port);
+        }
+    }
+}
