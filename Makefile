@@ -3,7 +3,7 @@
 #   make test    everything that can be tested on this machine
 #   make check   format, lints, licences, documentation
 #   make deb     a Debian package            make test-deb   install, run, upgrade, remove and purge it, and leave nothing
-#   make test-kernels   live tests on other kernels, in virtual machines: half an hour without KVM
+#   make test-kernels   live tests on other kernels, in virtual machines; long without KVM
 #   make bench   speed against floors and peers        make fuzz   every parser, a minute each
 
 SHELL := /bin/bash
