@@ -47,6 +47,13 @@ fn until_settled(dir: &Dir, copies: u64) {
     assert!(comes_true(settled), "{}", status(dir));
 }
 
+/// Sends four hundred, numbered from `first` on, and waits until all so far are done with.
+#[track_caller]
+fn settled(net: &Net, dir: &Dir, first: u32) {
+    numbered(net, first, 400);
+    until_settled(dir, u64::from(first) + 400);
+}
+
 /// The numbers of those that arrived, in their order.
 fn numbers(frames: &[Vec<u8>]) -> Vec<u32> {
     let mut receiver = Receiver::new(1514);
@@ -108,12 +115,10 @@ fn another_neighbour_is_addressed_at_once_and_nothing_overtakes() {
     let _listener = hear(&net.near, &[5000]);
     let capture = collector.capture(&dir);
     let others = ["02:00:00:00:83:03", "02:00:00:00:83:04"];
-    numbered(&net, 0, 400);
-    until_settled(&dir, 400);
+    settled(&net, &dir, 0);
     for (turn, other) in (1..).zip(others) {
         inside(&net.near, "ip", &["neigh", "replace", "10.83.0.2", "lladdr", other, "dev", "out0", "nud", "permanent"]);
-        numbered(&net, turn * 400, 400);
-        until_settled(&dir, u64::from(turn + 1) * 400);
+        settled(&net, &dir, turn * 400);
     }
     let stack = by_the_stack(&net);
     assert!((3..=40).contains(&stack), "{stack} by the IP stack");
@@ -142,16 +147,14 @@ fn no_frame_is_sent_to_a_neighbour_that_does_not_answer() {
     let daemon = start("pcap", &net, &dir, ALL);
     let _listener = hear(&net.near, &[5000]);
     let capture = collector.capture(&dir);
-    numbered(&net, 0, 400);
-    until_settled(&dir, 400);
+    settled(&net, &dir, 0);
     let before = by_the_stack(&net);
     assert!((1..=20).contains(&before), "{before} by the IP stack");
 
     // The collector does not say any more that it is there.
     inside(&collector.namespace, "ip", &["link", "set", "ids0", "arp", "off"]);
     neighbour(&["nud", "failed"]);
-    numbered(&net, 400, 400);
-    until_settled(&dir, 800);
+    settled(&net, &dir, 400);
     assert_eq!(by_the_stack(&net) - before, 400, "all go by the IP stack, which tells what becomes of them");
 
     // It says so again, and some seconds later frames go there.
@@ -159,8 +162,7 @@ fn no_frame_is_sent_to_a_neighbour_that_does_not_answer() {
     inside(&net.near, "ping", &["-c", "1", "-W", "5", "10.83.0.2"]);
     std::thread::sleep(Duration::from_secs(4));
     let before = by_the_stack(&net);
-    numbered(&net, 800, 400);
-    until_settled(&dir, 1200);
+    settled(&net, &dir, 800);
     assert!(by_the_stack(&net) - before <= 20, "frames again");
     let frames = capture.frames();
     let arrived: Vec<_> = frames.into_iter().filter(|frame| is_copy(frame)).collect();
@@ -191,20 +193,17 @@ fn a_choice_of_routers_is_left_to_the_ip_stack() {
     let daemon = start("pcap", &net, &dir, ALL);
     let _listener = hear(&net.near, &[5000]);
     let capture = collector.capture(&dir);
-    numbered(&net, 0, 400);
-    until_settled(&dir, 400);
+    settled(&net, &dir, 0);
     assert_eq!(by_the_stack(&net), 400, "all by the IP stack, which chooses");
 
     // One router is no choice: some seconds later frames go there, until there is a choice again.
     route("via 10.83.0.7 dev out0");
     std::thread::sleep(Duration::from_secs(4));
-    numbered(&net, 400, 400);
-    until_settled(&dir, 800);
+    settled(&net, &dir, 400);
     let before = by_the_stack(&net);
     assert!((401..=420).contains(&before), "{before} by the IP stack");
     route("nexthop via 10.83.0.7 dev out0 nexthop via 10.83.0.8 dev out0");
-    numbered(&net, 800, 400);
-    until_settled(&dir, 1200);
+    settled(&net, &dir, 800);
     assert_eq!(by_the_stack(&net) - before, 400, "all by the IP stack again, at once");
     assert_eq!(numbers(&capture.frames()), (0..1200).collect::<Vec<_>>());
     assert_eq!(ledger(&dir).skipped.0, 0);
