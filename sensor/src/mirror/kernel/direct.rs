@@ -35,7 +35,7 @@ pub(super) struct Direct {
     /// What was told of each account.
     told: HashMap<u32, Told>,
     /// Whether [`losses`](super::losses) are counted.
-    counts_losses: bool,
+    pub(super) counts_losses: bool,
 }
 
 /// What became of copies past the IP stack.

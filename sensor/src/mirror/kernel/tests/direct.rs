@@ -246,3 +246,20 @@ fn what_a_full_packet_socket_drops_is_no_copy() {
     assert!(full.stats().unwrap().dropped > 1000);
     assert_eq!(counted(&mut mirror), (4999, 0));
 }
+
+#[test]
+fn where_losses_cannot_be_counted_nothing_goes_past_the_ip_stack_and_it_is_told_once() {
+    let Some(net) = Net::join() else { return };
+    let Some(mut mirror) = of_all(COLLECTOR_V4) else { return };
+    (mirror.direct.counts_losses, mirror.no_losses) = (false, Some("no tracepoint".to_owned()));
+    // The device goes, and comes again.
+    let all = filter(&[protocol("tcp"), protocol("udp")]);
+    mirror.replace(plan(Vec::new(), Vec::new())).unwrap();
+    assert!(mirror.tunnels.is_empty());
+    mirror.replace(plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TAP, &all)])).unwrap();
+    let told = mirror.tend().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert!(told.iter().any(|notice| notice.contains("can't be counted: no tracepoint")), "{told:?}");
+    assert_eq!(mirror.tend().unwrap(), []);
+    assert_eq!(mirror.tunnels[0].account, None);
+    assert_eq!(copies(&net, &vec![datagram(50); 10]).len(), 10);
+}
