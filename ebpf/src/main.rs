@@ -1,8 +1,9 @@
 //! The kernel side of flowtap: attach points, a few lines each.
 //!
-//! [`flows`] counts what passes an interface, [`verdict`] what the kernel drops, and why, and [`mirror`] makes copies of what
-//! its rules choose, by TCX or, before it, by classifiers of clsact. A packet always goes on as it came. [`headers`] reads a
-//! frame, [`wire`] turns super-packets into what is sent on the wire, [`maps`] is all memory there is. What crosses to the sensor is defined in `flowtap_abi`.
+//! [`flows`] counts what passes an interface, [`verdict`] what the kernel drops, and why, and [`mirror`] makes copies of
+//! what its rules choose; they are attached by TCX or, before it, as classifiers of clsact. A packet always goes on as it
+//! came. [`headers`] reads a frame, [`skb`] the kernel's own packet, [`wire`] turns super-packets into what is sent on the
+//! wire, [`maps`] is all memory there is. What crosses to the sensor is defined in `flowtap_abi`.
 //!
 //! The programs are built for one verifier and one instruction set; where ordinary Rust would be unsound or is missing
 //! there, a comment says so: packet bytes are read in place and unaligned, as the kernel permits on every machine this
@@ -82,7 +83,7 @@ fn mirror_egress_l3(context: TcContext) -> i32 {
     mirror::observe(&context, Direction::Egress, Layer::Ip)
 }
 
-/// The same four where there are no links of TCX: they call the program, as long as somebody holds it.
+/// The same where there are no links of TCX: it calls the program, as long as somebody holds that.
 #[classifier]
 fn mirror_ingress_held(context: TcContext) -> i32 {
     mirror::held(&context, Held::Ingress)

@@ -74,8 +74,8 @@ pub struct RuleList {
     pub protocols: u32,
     /// What stands before its source blocks in the prefix tables; its destination blocks have the next number.
     pub prefixes: u32,
-    /// The sets of ends that all addresses have alike, so that nothing stands in the prefix tables; [`NOT_ALIKE`] for others.
-    /// IPv4 source and destination, IPv6 source and destination.
+    /// The sets of ends that all addresses have alike, so that nothing stands in the prefix tables; [`NOT_ALIKE`] for
+    /// others. IPv4 source and destination, IPv6 source and destination.
     pub anywhere: [u32; 4],
     /// Port intervals of the source.
     pub source_ports: Intervals,
@@ -281,8 +281,8 @@ pub const DIRECT_OUTER_BYTES: usize = 14 + 20 + 8 + 8;
 pub const DIRECT_HEAD_BYTES: usize = DIRECT_OUTER_BYTES + 14;
 /// The longest frame that is copied past the IP stack: its checksum is looked at, and that must not take long.
 pub const DIRECT_FRAME_BYTES_MAX: u32 = 256;
-/// Accounts of what went past the IP stack. A tunnel device has the one that the rest of the index by this number says which it
-/// had first, so that of two programs in one network namespace each knows its own.
+/// Accounts of what went past the IP stack. A tunnel device has that of the index it had first, modulo this, so that of two
+/// runs in one network namespace each knows its own.
 pub const DIRECT_ACCOUNTS: u32 = 1 << 10;
 
 /// What went past the IP stack in place of one tunnel device.
@@ -364,7 +364,8 @@ impl Unjudged {
     pub const ALL: [Self; 2] = [Self::OwnCopy, Self::NotGathered];
 }
 
-/// A program that a killed run must not leave at work, by its place in the array that it is called through where there are no links of TCX.
+/// A program that a killed run must not leave at work, by its place in the array that it is called through where there are
+/// no links of TCX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Held {

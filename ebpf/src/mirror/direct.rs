@@ -2,8 +2,8 @@
 //! the route of their target leaves by.
 //!
 //! Only where all is sure: the sensor knows that device and the neighbour, the frame is short, no super-packet and no
-//! fragment, has no VLAN tag, and carries TCP or UDP whose checksum is right as it stands. A checksum that was left to a card
-//! is not, so such frames go by the tunnel device, which completes them. Both ways end in the same device on the same
+//! fragment, has no VLAN tag, and carries TCP or UDP whose checksum is right as it stands. A checksum that was left to a
+//! card is not, so such frames go by the tunnel device, which completes them. Both ways end in the same device on the same
 //! processor, so a flow's copies stay in order.
 //!
 //! The frames are what the kernel's tunnel device would make of them, but for the identification of the outer packet.

@@ -15,7 +15,8 @@ use aya_ebpf::{
 };
 use flowtap_abi::mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, MirrorTarget};
 
-/// Gives a copy its tunnel key, unless it can go without ([`direct`]). Anything that is none of ours is dropped: nothing else has a way out of this device.
+/// Gives a copy its tunnel key, unless it can go without ([`direct`]). Anything that is none of ours is dropped: nothing else
+/// has a way out of this device.
 #[inline(always)]
 pub(crate) fn encapsulate(context: &TcContext) -> i32 {
     encapsulated(context).unwrap_or(TC_ACT_SHOT)

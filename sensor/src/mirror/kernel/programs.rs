@@ -91,8 +91,8 @@ fn at(device: &str) -> String {
     if device.is_empty() { String::new() } else { format!(" at {device}") }
 }
 
-/// Creates the maps and loads the programs. The same object has the flow programs, whose maps stay as small as they can be here.
-/// Also answers whether what is lost behind [`direct`](super::direct) is counted, or why not.
+/// Creates the maps and loads the programs. The same object has the flow programs, whose maps stay as small as they can
+/// be here. Also answers whether what is lost behind [`direct`](super::direct) is counted, or why not.
 pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<(Ebpf, Result<(), ProgramsError>), ProgramsError> {
     let globals = losses::globals();
     let mut loader = EbpfLoader::new();
