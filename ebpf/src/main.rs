@@ -131,6 +131,12 @@ fn mirror_encapsulate(context: TcContext) -> i32 {
     mirror::encapsulate(&context)
 }
 
+/// Egress of the port of our segmenter.
+#[classifier]
+fn mirror_leave(context: TcContext) -> i32 {
+    mirror::leave(&context)
+}
+
 /// Ingress of our tunnel device: nothing comes in by it, whoever sends to its port.
 #[classifier]
 fn mirror_refuse(_context: TcContext) -> i32 {

@@ -6,6 +6,7 @@
 //! then, [`lost`] counts it. Copies themselves are held back ([`guard`]). Whatever becomes of the clone, the packet itself
 //! goes on as it came. What a session did is counted in wire frames: a super-packet is as many as its segments.
 
+mod checksum;
 mod decide;
 mod direct;
 mod encapsulate;
@@ -18,7 +19,7 @@ mod rate;
 mod tables;
 mod target;
 
-pub(crate) use encapsulate::{cut, encapsulate};
+pub(crate) use encapsulate::{cut, encapsulate, leave};
 pub(crate) use held::held;
 pub(crate) use link::link;
 pub(crate) use lost::lost;
@@ -33,7 +34,7 @@ use aya_ebpf::{
 use facts::{Facts, Place, READ, SHORT};
 use flowtap_abi::{
     Direction, choice,
-    mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, RuleList, TARGETS_OF_SESSION_MAX, Unjudged},
+    mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, CopySize, RuleList, TARGETS_OF_SESSION_MAX, Unjudged},
 };
 use tables::Scratch;
 
@@ -181,7 +182,8 @@ impl Copy {
         if !rate::admit(self.slot, session, self.frames, self.bytes) {
             return CopyOutcome::RateLimited;
         }
-        let outcome = cloned(skb, [COPY_MAGIC, self.slot, number, choice::port_hash(self.flow)], device);
+        let CopySize(size) = CopySize::new(self.frames, self.longest_bytes);
+        let outcome = cloned(skb, [COPY_MAGIC, self.slot, number, choice::port_hash(self.flow), size], device);
         if is_too_big && matches!(outcome, CopyOutcome::Mirrored) {
             self.count(CopyOutcome::Fragmented);
         }
@@ -197,13 +199,13 @@ impl Copy {
 /// Hands a clone to the tunnel device, with a note in its control block that survives the way there. Other programs at
 /// this hook find the block as they left it.
 #[inline(always)]
-fn cloned(skb: *mut __sk_buff, noted: [u32; 4], device: u32) -> CopyOutcome {
+fn cloned(skb: *mut __sk_buff, noted: [u32; 5], device: u32) -> CopyOutcome {
     // SAFETY: the context is valid for as long as the program runs.
-    let [first, second, third, fourth, _] = unsafe { (*skb).cb };
+    let before = unsafe { (*skb).cb };
     note(skb, noted);
     // SAFETY: as above.
     let answer = unsafe { bpf_clone_redirect(skb, device, 0) };
-    note(skb, [first, second, third, fourth]);
+    note(skb, before);
     match answer as i32 {
         // Congestion (2) means that it was taken nevertheless.
         0 | 2 => CopyOutcome::Mirrored,
@@ -215,7 +217,7 @@ fn cloned(skb: *mut __sk_buff, noted: [u32; 4], device: u32) -> CopyOutcome {
 }
 
 #[inline(always)]
-fn note(skb: *mut __sk_buff, [first, second, third, fourth]: [u32; 4]) {
+fn note(skb: *mut __sk_buff, [first, second, third, fourth, fifth]: [u32; 5]) {
     // SAFETY: the context is valid for as long as the program runs, and lets its control block be written.
     unsafe { (*skb).cb[0] = first };
     // SAFETY: as above.
@@ -224,6 +226,8 @@ fn note(skb: *mut __sk_buff, [first, second, third, fourth]: [u32; 4]) {
     unsafe { (*skb).cb[2] = third };
     // SAFETY: as above.
     unsafe { (*skb).cb[3] = fourth };
+    // SAFETY: as above.
+    unsafe { (*skb).cb[4] = fifth };
 }
 
 /// As a frame lies there, and once more with its headers gathered.

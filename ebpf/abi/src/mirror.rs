@@ -31,10 +31,39 @@ pub const PROTOCOLS: u32 = 256;
 pub const COPY_MARK: u32 = 0xf10a_7000;
 /// Which bits of a mark these are. The lower ones are the session's slot.
 pub const COPY_MARK_MASK: u32 = 0xffff_f000;
-/// In a mark: a small copy past the IP stack, whose lower bits are not a slot but the account it is counted in.
+/// In a mark: a copy past the IP stack, whose lower bits are not a slot but the account it is counted in.
 pub const COPY_DIRECT: u32 = 0x800;
 /// First word of the control block of a copy on its way to our tunnel device.
 pub const COPY_MAGIC: u32 = 0x7461_7043;
+
+/// Which word of that control block is a [`CopySize`].
+pub const COPY_SIZE_WORD: usize = 4;
+
+/// What a copy is on the wire, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopySize(pub u32);
+
+impl CopySize {
+    /// So many frames, the longest of so many bytes. Either is the largest that there is where it does not fit.
+    #[inline(always)]
+    pub const fn new(frames: u64, longest_bytes: u32) -> Self {
+        let frames = if frames > u16::MAX as u64 { u16::MAX as u32 } else { frames as u32 };
+        let longest_bytes = if longest_bytes > u16::MAX as u32 { u16::MAX as u32 } else { longest_bytes };
+        Self(frames << 16 | longest_bytes)
+    }
+
+    /// Wire frames.
+    #[inline(always)]
+    pub const fn frames(self) -> u32 {
+        self.0 >> 16
+    }
+
+    /// Length of the longest, its Ethernet header included.
+    #[inline(always)]
+    pub const fn longest_bytes(self) -> u32 {
+        self.0 & 0xffff
+    }
+}
 
 /// Rules by their number in the list, lowest bit first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -253,14 +282,16 @@ pub struct MirrorTarget {
     pub zero: u32,
 }
 
-/// The way of a target's small copies past the IP stack: out of a device, to a neighbour there.
+/// The way of a target's copies past the IP stack: out of a device, to a neighbour there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "bytemuck", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct DirectPath {
     /// Index of the device that they leave by; 0 while there is no such way.
     pub device: u32,
-    /// The longest frame that may be taken, at most [`DIRECT_FRAME_BYTES_MAX`].
+    /// Index of the device before which the kernel makes wire frames of what has its outer headers; 0 if there is none.
+    pub segmenter: u32,
+    /// The longest wire frame that may be taken.
     pub frame_bytes_max: u32,
     /// 1: the next copy goes by the tunnel device, whoever it is, so that the kernel goes on knowing the neighbour.
     pub ask: u32,
@@ -270,6 +301,8 @@ pub struct DirectPath {
     pub sum: u32,
     /// 1: what leaves may be fragmented, so each has an identification of its own.
     pub identifies: u32,
+    /// Fills up to whole words.
+    pub zero: u32,
     /// The outer headers in the order of the wire, Ethernet to VXLAN: what differs from copy to copy is zero, and so is the
     /// room behind them, for the frame's own Ethernet header.
     pub head: [u64; DIRECT_HEAD_BYTES / 8],
@@ -279,8 +312,8 @@ pub struct DirectPath {
 pub const DIRECT_OUTER_BYTES: usize = 14 + 20 + 8 + 8;
 /// Bytes of these and of an Ethernet header.
 pub const DIRECT_HEAD_BYTES: usize = DIRECT_OUTER_BYTES + 14;
-/// The longest frame that is copied past the IP stack: its checksum is looked at, and that must not take long.
-pub const DIRECT_FRAME_BYTES_MAX: u32 = 256;
+/// The longest frame whose checksum is looked at: that must not take long.
+pub const SMALL_FRAME_BYTES_MAX: u32 = 256;
 /// Accounts of what went past the IP stack. A tunnel device has that of the index it had first, modulo this, so that of two
 /// runs in one network namespace each knows its own.
 pub const DIRECT_ACCOUNTS: u32 = 1 << 10;
@@ -396,7 +429,7 @@ const _: () = {
     assert!(size_of::<KnownAddress>() == 24);
     assert!(size_of::<MirrorSession>() == 56);
     assert!(size_of::<MirrorTarget>() == 56);
-    assert!(size_of::<DirectPath>() == 88);
+    assert!(size_of::<DirectPath>() == 96);
     assert!(size_of::<DirectCounts>() == 16);
     assert!(size_of::<CopyCounts>() == 160);
     // A mark has room for every slot of both generations.

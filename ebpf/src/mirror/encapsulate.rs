@@ -13,7 +13,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_set_hash, bpf_skb_change_tail, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
-use flowtap_abi::mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, MirrorTarget};
+use flowtap_abi::mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopySize, MirrorTarget};
 
 /// Gives a copy its tunnel key, unless it can go without ([`direct`]). Anything that is none of ours is dropped: nothing else
 /// has a way out of this device.
@@ -22,15 +22,21 @@ pub(crate) fn encapsulate(context: &TcContext) -> i32 {
     encapsulated(context).unwrap_or(TC_ACT_SHOT)
 }
 
+/// Sends a copy out that the segmenter made a wire frame of; anything else is dropped.
+#[inline(always)]
+pub(crate) fn leave(context: &TcContext) -> i32 {
+    direct::send_on(context).unwrap_or(TC_ACT_SHOT)
+}
+
 #[inline(always)]
 fn encapsulated(context: &TcContext) -> Option<i32> {
     let skb = context.skb.skb;
     // SAFETY: the context is valid for as long as the program runs.
-    let [magic, slot, number, flow, _] = unsafe { (*skb).cb };
+    let [magic, slot, number, flow, size] = unsafe { (*skb).cb };
     if magic != COPY_MAGIC {
         return None;
     }
-    if let Some(answer) = direct::send(context, slot, number, flow) {
+    if let Some(answer) = direct::send(context, slot, number, flow, CopySize(size)) {
         return Some(answer);
     }
     let session = tables::session(slot)?;

@@ -1,4 +1,4 @@
-//! Small copies that the kernel dropped behind [`direct`](super::direct): by a full queue, or a device that is down.
+//! Copies that the kernel dropped behind [`direct`](super::direct): by a full queue, or a device that is down.
 //!
 //! Nobody answers a program that redirects a packet. But whoever drops one frees it, and says so at the tracepoint
 //! `skb:kfree_skb`, whose first argument is the packet and whose third the reason; the mark tells our copies, and where
@@ -9,10 +9,13 @@
 use super::tables;
 use crate::{
     maps::atomic_add,
-    skb::{DEVICE_PARENT, SKB_DEVICE, SKB_MARK, WATCHED_NAMESPACE, field, global, namespace_of},
+    skb::{
+        CONTROL_BUFFER_WORDS, DEVICE_PARENT, SHARED_GSO_SIZE, SKB_CONTROL_BUFFER, SKB_DEVICE, SKB_END, SKB_HEAD,
+        SKB_MARK, WATCHED_NAMESPACE, field, global, namespace_of, read,
+    },
 };
 use aya_ebpf::programs::BtfTracePointContext;
-use flowtap_abi::mirror::{COPY_DIRECT, COPY_MARK, COPY_MARK_MASK};
+use flowtap_abi::mirror::{COPY_DIRECT, COPY_MARK, COPY_MARK_MASK, COPY_SIZE_WORD, CopySize};
 
 /// Number of the reason for what a packet socket has no room for: what it was handed is a clone, and the copy goes on.
 #[unsafe(no_mangle)]
@@ -45,6 +48,19 @@ fn count(skb: *const u32, reason: u32) -> Option<()> {
     }
     let counts = tables::direct_counts(mark & !COPY_MARK_MASK & !COPY_DIRECT)?;
     // SAFETY: a member of the element.
-    atomic_add(unsafe { &raw mut (*counts).dropped }, 1);
+    atomic_add(unsafe { &raw mut (*counts).dropped }, frames(skb as u64)?);
     Some(())
+}
+
+/// The wire frames that a copy is: more than one only before it is cut, and then its control block is as it was noted.
+#[inline(always)]
+fn frames(skb: u64) -> Option<u64> {
+    let end: u32 = field(skb, &SKB_END)?;
+    let gso_bytes: u16 = field(field::<u64>(skb, &SKB_HEAD)? + u64::from(end), &SHARED_GSO_SIZE)?;
+    if gso_bytes == 0 {
+        return Some(1);
+    }
+    let noted = skb + u64::from(global(&SKB_CONTROL_BUFFER)) + u64::from(global(&CONTROL_BUFFER_WORDS));
+    let size = CopySize(read(noted + (COPY_SIZE_WORD * size_of::<u32>()) as u64)?);
+    Some(u64::from(size.frames()))
 }

@@ -5,8 +5,8 @@
 
 use super::{
     Copy,
+    checksum::Small,
     decide::Walk,
-    direct::Small,
     facts::{Facts, Walking},
 };
 use crate::maps::atomic_add;
@@ -189,13 +189,19 @@ pub(crate) fn session(slot: u32) -> Option<&'static MirrorSession> {
 
 #[inline(always)]
 pub(crate) fn target(slot: u32, number: u32) -> Option<&'static MirrorTarget> {
-    MIRROR_TARGETS.get(slot * TARGETS_OF_SESSION_MAX + number)
+    MIRROR_TARGETS.get(place(slot, number))
 }
 
-/// The way past the IP stack of a target's small copies. User space changes it only while it leads nowhere.
+/// Where a session's target stands among all.
 #[inline(always)]
-pub(crate) fn direct(slot: u32, number: u32) -> Option<*mut DirectPath> {
-    MIRROR_DIRECT.get_ptr_mut(slot * TARGETS_OF_SESSION_MAX + number)
+pub(crate) fn place(slot: u32, number: u32) -> u32 {
+    slot * TARGETS_OF_SESSION_MAX + number
+}
+
+/// The way past the IP stack to the target at a place. User space changes it only while it leads nowhere.
+#[inline(always)]
+pub(crate) fn direct(at: u32) -> Option<*mut DirectPath> {
+    MIRROR_DIRECT.get_ptr_mut(at)
 }
 
 #[inline(always)]

@@ -305,8 +305,6 @@ fn complain_of_drops(why: &str) {
 mod kernel {
     use std::collections::BTreeMap;
 
-    use nix::net::if_::if_nameindex;
-
     use super::super::plane::chain;
     use crate::capture::kernel::{Device, FlowPrograms};
     use crate::config::glob::Glob;
@@ -316,6 +314,7 @@ mod kernel {
     use crate::mirror::kernel::{KernelMirror, KernelMirrorError, MirrorSizes, Plan};
     use crate::mirror::live::Setup;
     use crate::mirror::report::Report;
+    use crate::sys::interface;
 
     /// Mirroring in the kernel, with what user space does for it: interfaces that come and go, and the health of targets.
     pub(super) struct KernelMirrors {
@@ -437,10 +436,8 @@ mod kernel {
         }
 
         fn scan(&mut self) {
-            let Ok(list) = if_nameindex() else { return };
-            let present = list.iter().map(|one| (one.name().to_string_lossy().into_owned(), one.index()));
-            let wanted: BTreeMap<String, u32> =
-                present.filter(|(name, _)| self.watch.iter().any(|pattern| pattern.matches(name))).collect();
+            let is_wanted = |name: &str| self.watch.iter().any(|pattern| pattern.matches(name));
+            let Ok(wanted) = interface::present(is_wanted) else { return };
             let Self { mirror, attached, .. } = self;
             attached.retain(|name, index| {
                 let stays = wanted.get(name) == Some(index);

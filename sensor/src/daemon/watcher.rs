@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use nix::net::if_::if_nameindex;
-
 use super::plane::{Plane, Watching};
 use super::sparing::Sparing;
 use crate::capture::live::TapOptions;
 use crate::capture::{Interface, Interfaces, Roster};
 use crate::config::glob::Glob;
+use crate::sys::interface;
 use crate::time::{Rhythm, Timestamp};
 
 /// What to watch, and how.
@@ -87,15 +86,11 @@ impl Watcher {
         if let Some((_, watch)) = self.next.take_if(|(from, _)| now >= *from) {
             self.adopt(watch);
         }
-        let Ok(list) = if_nameindex() else {
+        let is_wanted = |name: &str| self.watch.patterns.iter().any(|pattern| pattern.matches(name));
+        let Ok(present) = interface::present(is_wanted) else {
             tracing::warn!("the kernel does not list its interfaces; those attached stay attached");
             return;
         };
-        let present: BTreeMap<String, u32> = list
-            .iter()
-            .map(|interface| (interface.name().to_string_lossy().into_owned(), interface.index()))
-            .filter(|(name, _)| self.watch.patterns.iter().any(|pattern| pattern.matches(name)))
-            .collect();
         self.let_go(&present);
         self.complaints.retain(|name, complaint| {
             present.contains_key(name) || !complaint.message.has_rested(now, COMPLAINT_LOG_SECS)

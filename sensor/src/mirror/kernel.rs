@@ -18,6 +18,7 @@ mod path;
 mod plan;
 mod programs;
 mod refusal;
+mod segmenter;
 mod tables;
 mod taps;
 mod tend;
@@ -44,6 +45,7 @@ use direct::Direct;
 use flowtap_abi::mirror::{CopyCounts, Unjudged};
 use link::LinkDevice;
 use plan::identity;
+use segmenter::Segmenter;
 use std::collections::HashMap;
 use tables::{Generation, Tables, add};
 use taps::{Tap, is_idle};
@@ -72,7 +74,8 @@ pub struct KernelMirror {
     /// The program at that device while it is there, and why it is not.
     link_program: Option<SchedClassifierLink>,
     no_link: Option<String>,
-    /// Why small copies go by the tunnel devices as others do.
+    segmenter: Segmenter,
+    /// Why no copy goes past the IP stack.
     no_losses: Option<String>,
     /// What earlier generations counted, by session.
     totals: HashMap<(SessionNumber, String), [CopyCounts; 2]>,
@@ -113,6 +116,7 @@ impl KernelMirror {
             link: LinkDevice::reserve(bare),
             link_program: None,
             no_link: None,
+            segmenter: Segmenter::reserve(),
             no_losses: counts_losses.err().map(|error| chain(&error)),
             totals: HashMap::new(),
             fragmentation: Fragmentation::read().ok(),
@@ -187,6 +191,10 @@ impl KernelMirror {
                 }
             }
         }
+        let wants_segmenter = self.direct.counts_losses && direct::is_possible(&plan.mirror);
+        if wants_segmenter {
+            self.segmenter.make(&mut self.netlink, &mut self.object);
+        }
         let healthy = self.health_of(&plan.mirror);
         let next = self.write_generation(&plan, &paths, &healthy)?;
         let ready = self.attach_for(&plan.mirror, &paths).and_then(|()| Ok(self.tables.switch(&next)?));
@@ -219,6 +227,9 @@ impl KernelMirror {
                 self.claims.release(&tunnel.name);
                 tunnel.remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
             }
+        }
+        if !wants_segmenter {
+            self.segmenter.remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
         }
         Ok(())
     }
@@ -295,6 +306,7 @@ impl Drop for KernelMirror {
         // First nothing makes copies any more, then their way out goes.
         self.taps.clear();
         self.cuts.clear();
+        self.segmenter.remove(&mut self.netlink).unwrap_or_default();
         for tunnel in self.tunnels.drain(..) {
             // Nobody is left to be told; a device that stays is known as ours next time.
             tunnel.remove(&mut self.netlink).unwrap_or_default();

@@ -1,8 +1,9 @@
-//! An interface's index, the kind of its link layer, and who completes its checksums.
+//! Which interfaces there are, an interface's index, the kind of its link layer, and who completes its checksums.
 //!
 //! Authority: netdevice(7). Asked of the kernel by the caller's own network namespace, where `/sys` may show another's.
 
 use std::{
+    collections::BTreeMap,
     ffi::CString,
     io,
     os::{
@@ -10,6 +11,19 @@ use std::{
         unix::net::UnixDatagram,
     },
 };
+
+/// What the names of our own devices begin with.
+pub const OWN_PREFIX: &str = "flowtap-";
+
+/// The interfaces that are wanted by name, and their indexes. None of our own devices is ever among them.
+///
+/// # Errors
+/// The kernel does not list its interfaces.
+pub fn present(is_wanted: impl Fn(&str) -> bool) -> io::Result<BTreeMap<String, u32>> {
+    let list = nix::net::if_::if_nameindex()?;
+    let all = list.iter().map(|interface| (interface.name().to_string_lossy().into_owned(), interface.index()));
+    Ok(all.filter(|(name, _)| !name.starts_with(OWN_PREFIX) && is_wanted(name)).collect())
+}
 
 /// The kernel's index of the interface `name`.
 ///
@@ -106,6 +120,12 @@ mod tests {
         // The kernel makes it first in every namespace. Its hardware type is ARPHRD_LOOPBACK.
         assert_eq!(index("lo").unwrap(), 1);
         assert_eq!(hardware_type("lo").unwrap(), 772);
+    }
+
+    #[test]
+    fn interfaces_are_listed_by_name() {
+        assert_eq!(present(|name| name == "lo").unwrap(), BTreeMap::from([("lo".to_owned(), 1)]));
+        assert_eq!(present(|_| false).unwrap(), BTreeMap::new());
     }
 
     #[test]

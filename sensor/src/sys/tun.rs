@@ -1,4 +1,4 @@
-//! Devices without link layer that belong to an open file, and go with it.
+//! Devices that belong to an open file, and go with it.
 //!
 //! Authority: the kernel's Documentation/networking/tuntap.rst.
 
@@ -17,12 +17,25 @@ pub fn open() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")
 }
 
+/// What packets of a device begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// An Ethernet header.
+    Ethernet,
+    /// An IP header.
+    Ip,
+}
+
 /// Makes the device of `file`; a `%d` in the pattern becomes the first number that is free. Its name.
 ///
 /// # Errors
 /// The caller has no CAP_NET_ADMIN, the file has a device already, or the name is taken.
-pub fn make(file: &File, pattern: &str) -> io::Result<String> {
-    let mut request = Request { name: [0; libc::IFNAMSIZ], flags: IFF_TUN | IFF_NO_PI, rest: [0; REQUEST_REST_BYTES] };
+pub fn make(file: &File, layer: Layer, pattern: &str) -> io::Result<String> {
+    let kind = match layer {
+        Layer::Ethernet => IFF_TAP,
+        Layer::Ip => IFF_TUN,
+    };
+    let mut request = Request { name: [0; libc::IFNAMSIZ], flags: kind | IFF_NO_PI, rest: [0; REQUEST_REST_BYTES] };
     // The last byte stays zero.
     if pattern.is_empty() || pattern.len() >= request.name.len() {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
@@ -53,6 +66,7 @@ const _: () = assert!(size_of::<Request>() == size_of::<libc::ifreq>());
 // linux/if_tun.h.
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 const IFF_TUN: i16 = 0x0001;
+const IFF_TAP: i16 = 0x0002;
 const IFF_NO_PI: i16 = 0x1000;
 
 #[cfg(test)]
@@ -62,7 +76,7 @@ mod tests {
     #[test]
     fn impossible_names_are_refused() {
         let file = File::open("/dev/null").unwrap();
-        let refusal = |pattern| make(&file, pattern).map(drop).unwrap_err();
+        let refusal = |pattern| make(&file, Layer::Ip, pattern).map(drop).unwrap_err();
         for pattern in ["", "a-name-that-is-far-too-long"] {
             assert_eq!(refusal(pattern).kind(), io::ErrorKind::InvalidInput, "{pattern:?}");
         }

@@ -82,10 +82,15 @@ pub(super) const OFFSETS: [Offset; 23] = [
     ("NAMESPACE_INODE", "net", "ns.inum"),
 ];
 
-/// The few that tell a copy of ours among them.
-pub(crate) const LOSS_OFFSETS: [Offset; 5] = [
-    ("SKB_MARK", "sk_buff", "mark"),
+/// The few that tell a copy of ours among them, and how many frames it is.
+pub(crate) const LOSS_OFFSETS: [Offset; 10] = [
+    ("SKB_HEAD", "sk_buff", "head"),
+    ("SKB_END", "sk_buff", "end"),
     ("SKB_DEVICE", "sk_buff", "dev"),
+    ("SKB_MARK", "sk_buff", "mark"),
+    ("SKB_CONTROL_BUFFER", "sk_buff", "cb"),
+    ("CONTROL_BUFFER_WORDS", "qdisc_skb_cb", "data"),
+    ("SHARED_GSO_SIZE", "skb_shared_info", "gso_size"),
     ("DEVICE_NAMESPACE", "net_device", "nd_net.net"),
     ("DEVICE_PARENT", "net_device", "dev.parent"),
     ("NAMESPACE_INODE", "net", "ns.inum"),

@@ -1,4 +1,4 @@
-//! Small copies past the IP stack: where they may go, told to the program that sends them, and how many did.
+//! Copies past the IP stack: where they may go, told to the program that sends them, and how many did.
 //!
 //! The program writes the outer headers itself and hands the copy to the device that the target's route leaves by. That is
 //! much less work for the kernel, and skips all that it would look up. So the sensor looks it up instead, at each round of
@@ -16,14 +16,14 @@ use super::{
     programs::{self, ProgramsError, Words, failed},
 };
 use crate::{
-    mirror::{Encapsulation, Offload, Session, Target, Vni, encapsulate::tunnel_header},
+    mirror::{Encapsulation, Mirror, Offload, Session, Target, Vni, encapsulate::tunnel_header},
     sys::{barrier, plain::Plain},
 };
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use flowtap_abi::mirror::{DIRECT_ACCOUNTS, DIRECT_FRAME_BYTES_MAX, DIRECT_HEAD_BYTES, DirectCounts, DirectPath};
+use flowtap_abi::mirror::{DIRECT_ACCOUNTS, DIRECT_HEAD_BYTES, DirectCounts, DirectPath};
 use std::{collections::HashMap, net::IpAddr, ops::Range};
 
 /// The tables of these ways.
@@ -119,7 +119,17 @@ impl Direct {
     }
 }
 
-/// The way of a session's small copies to a target, without an account yet; `None` where they need more than the program
+/// Whether some copy may go past the IP stack, as far as the configuration says.
+pub(super) fn is_possible(mirror: &Mirror) -> bool {
+    mirror.sessions().iter().any(|session| mirror.targets_of(session).any(|(_, target)| is_simple(session, target)))
+}
+
+/// Whether the program can do all that copies of a session to a target need.
+fn is_simple(session: &Session, target: &Target) -> bool {
+    target.encapsulation == Encapsulation::Vxlan && target.address.is_ipv4() && session.packet_length.is_none()
+}
+
+/// The way of a session's copies to a target, without account and segmenter yet; `None` where they need more than the program
 /// does.
 pub(super) fn way(
     session: &Session,
@@ -132,7 +142,7 @@ pub(super) fn way(
     let (next_hop, vni, source) = (path.direct?, vni?, path.source?);
     let (IpAddr::V4(source), IpAddr::V4(address)) = (source, target.address) else { return None };
     let is_left_to_a_card = path.is_physical && session.offload != Offload::Software;
-    if target.encapsulation != Encapsulation::Vxlan || session.packet_length.is_some() || is_left_to_a_card {
+    if !is_simple(session, target) || is_left_to_a_card {
         return None;
     }
     let mut bytes = Vec::with_capacity(DIRECT_HEAD_BYTES);
@@ -158,11 +168,13 @@ pub(super) fn way(
     }
     Some(DirectPath {
         device: path.device,
-        frame_bytes_max: DIRECT_FRAME_BYTES_MAX.min(path.frame_bytes_max),
+        segmenter: 0,
+        frame_bytes_max: path.frame_bytes_max,
         ask: 1,
         account: 0,
         sum: words.iter().map(|word| u32::from(u16::from_ne_bytes(*word))).sum(),
         identifies: u32::from(!dont_fragment),
+        zero: 0,
         head,
     })
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     mirror::{kernel::TUNNEL_ALIAS, netlink::Netlink},
-    sys::tun,
+    sys::tun::{self, Layer},
 };
 use aya::programs::TcAttachType;
 use std::{fs::File, io};
@@ -59,7 +59,7 @@ impl LinkDevice {
             return Ok((name.clone(), *index));
         }
         let file = self.file.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        let name = tun::make(file, NAME_PATTERN)?;
+        let name = tun::make(file, Layer::Ip, NAME_PATTERN)?;
         let index = netlink.device_by_name(&name)?.ok_or(io::ErrorKind::NotFound)?.index;
         netlink.set_alias(index, TUNNEL_ALIAS)?;
         self.made = Some((name.clone(), index));

@@ -6,7 +6,9 @@ use flowtap_abi::choice::SOURCE_PORTS;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64},
+    link::{
+        InfoBridge, InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64,
+    },
 };
 use std::{io, num::NonZeroU16};
 
@@ -19,6 +21,8 @@ pub(super) struct Device {
     pub(super) name: String,
     pub(super) alias: Option<String>,
     pub(super) is_up: bool,
+    /// Index of the bridge whose port it is.
+    pub(super) controller: Option<u32>,
     /// Whether it stands for something on a bus: a card.
     pub(super) is_physical: bool,
     /// What it encapsulates in and at which UDP port, if it does that by packet metadata.
@@ -37,7 +41,7 @@ pub(super) struct Sent {
 impl Netlink {
     /// Makes a tunnel device that takes VNI and target from each packet, and learns nothing. A VXLAN device takes its
     /// source ports from the range of RFC 7348; RFC 8926 gives GENEVE all, as the kernel does.
-    pub(in crate::mirror::kernel) fn create(
+    pub(in crate::mirror::kernel) fn create_tunnel(
         &mut self,
         name: &str,
         alias: &str,
@@ -59,11 +63,24 @@ impl Netlink {
                 (InfoKind::Geneve, InfoData::Geneve(data))
             }
         };
+        self.create(name, alias, vec![LinkInfo::Kind(kind), LinkInfo::Data(data)])
+    }
+
+    /// Makes a bridge that asks nobody about groups, and tells nobody.
+    pub(in crate::mirror::kernel) fn create_bridge(&mut self, name: &str, alias: &str) -> io::Result<()> {
+        self.create(
+            name,
+            alias,
+            vec![
+                LinkInfo::Kind(InfoKind::Bridge),
+                LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
+            ],
+        )
+    }
+
+    fn create(&mut self, name: &str, alias: &str, info: Vec<LinkInfo>) -> io::Result<()> {
         let mut message = LinkMessage::default();
-        message.attributes = vec![
-            LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]),
-        ];
+        message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::LinkInfo(info)];
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
         // The kernel takes an alias only for a device that is there.
         let index = self.device_by_name(name)?.map(|device| device.index).unwrap_or_default();
@@ -72,9 +89,23 @@ impl Netlink {
 
     /// Writes on a device what people shall know of it.
     pub(in crate::mirror::kernel) fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
+        self.set(index, LinkAttribute::IfAlias(alias.to_owned()))
+    }
+
+    /// Sets the longest packet that a device takes, in bytes behind its link layer.
+    pub(in crate::mirror::kernel) fn set_mtu(&mut self, index: u32, mtu: u32) -> io::Result<()> {
+        self.set(index, LinkAttribute::Mtu(mtu))
+    }
+
+    /// Makes a device a port of a bridge.
+    pub(in crate::mirror::kernel) fn put_under(&mut self, port: u32, bridge: u32) -> io::Result<()> {
+        self.set(port, LinkAttribute::Controller(bridge))
+    }
+
+    fn set(&mut self, index: u32, attribute: LinkAttribute) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        message.attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];
+        message.attributes = vec![attribute];
         self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
@@ -134,6 +165,7 @@ impl From<&LinkMessage> for Device {
             match attribute {
                 LinkAttribute::IfName(name) => device.name.clone_from(name),
                 LinkAttribute::IfAlias(alias) => device.alias = Some(alias.clone()),
+                LinkAttribute::Controller(index) => device.controller = Some(*index),
                 LinkAttribute::ParentDevName(_) => device.is_physical = true,
                 LinkAttribute::Stats64(stats) => device.sent = sent(stats),
                 LinkAttribute::LinkInfo(infos) => device.tunnel = infos.iter().find_map(tunnel),

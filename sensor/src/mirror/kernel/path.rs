@@ -24,7 +24,7 @@ pub struct Path {
     pub frame_bytes_max: u32,
     /// The address that packets leave with.
     pub(super) source: Option<IpAddr>,
-    /// Whom small copies past the IP stack are addressed to; `None` where they may not go past it.
+    /// Whom copies past the IP stack are addressed to; `None` where they may not go past it.
     pub(super) direct: Option<NextHop>,
 }
 

@@ -136,7 +136,9 @@ impl KernelMirror {
                 };
                 self.tables.write_target(generation.slot(index), number, &written)?;
                 let way = direct::way(session, vnis.get(usize::from(index)), target, path, dont_fragment);
-                let way = tunnel.and_then(|tunnel| Some(DirectPath { account: tunnel.account?, ..way? }));
+                let way = tunnel.and_then(|tunnel| {
+                    Some(DirectPath { account: tunnel.account?, segmenter: self.segmenter.index(), ..way? })
+                });
                 direct.push((generation.slot(index) * TARGETS_OF_SESSION_MAX + number, way.unwrap_or_default()));
             }
         }

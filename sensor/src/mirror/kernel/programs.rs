@@ -138,11 +138,12 @@ pub(super) enum Bare {
     Never,
 }
 
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     "mirror_ingress",
     "mirror_egress",
     "mirror_link",
     "mirror_encapsulate",
+    "mirror_leave",
     "mirror_refuse",
     "mirror_cut",
     "mirror_cut_l3",

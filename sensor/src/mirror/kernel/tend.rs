@@ -34,6 +34,11 @@ pub enum Notice {
         /// Why.
         cause: String,
     },
+    /// The device can't be had before which the kernel makes wire frames of copies past the IP stack.
+    NoSegmenter {
+        /// Why.
+        cause: String,
+    },
     /// A tunnel device was taken away by somebody, and has been made again.
     TunnelMadeAgain {
         /// Its name.
@@ -62,7 +67,12 @@ impl fmt::Display for Notice {
             ),
             Self::LossesNotCounted { cause } => write!(
                 f,
-                "the kernel's drops of small copies can't be counted: {cause}; they take the slower way through the IP stack"
+                "the kernel's drops of copies past its IP stack can't be counted: {cause}; they take the slower way through it"
+            ),
+            Self::NoSegmenter { cause } => write!(
+                f,
+                "there is no device that makes wire frames of large copies: {cause}; they take the slower way through the \
+                 IP stack"
             ),
             Self::TunnelMadeAgain { device } => {
                 write!(f, "the mirror's tunnel device {device} was removed by somebody; it has been made again")
@@ -84,6 +94,8 @@ impl KernelMirror {
     /// The kernel refuses.
     pub fn tend(&mut self) -> Result<Vec<Notice>, KernelMirrorError> {
         let mut notices = self.tend_tunnels()?;
+        let segmenter = self.segmenter.tend(&mut self.netlink, &mut self.object).map_err(KernelMirrorError::Netlink)?;
+        notices.extend(segmenter.map(|device| Notice::TunnelMadeAgain { device }));
         let has_lost_link = self.has_lost_link_layer().map_err(KernelMirrorError::Netlink)?;
         if has_lost_link {
             self.link_program = None;
@@ -166,6 +178,7 @@ impl KernelMirror {
     fn path_notices(&self) -> Vec<Notice> {
         let mut notices: Vec<_> = self.link_notices().collect();
         notices.extend(self.no_losses.iter().map(|cause| Notice::LossesNotCounted { cause: cause.clone() }));
+        notices.extend(self.segmenter.refusal.iter().map(|cause| Notice::NoSegmenter { cause: cause.clone() }));
         for session in self.plan.mirror.sessions() {
             let taps = self.taps.values().filter(|tap| session.interface.matches(&tap.device.name));
             let Some(largest) = taps.max_by_key(|tap| (tap.mtu, &tap.device.name)) else { continue };

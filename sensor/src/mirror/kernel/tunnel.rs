@@ -157,7 +157,7 @@ impl Tunnel {
             }
             netlink.remove(present.index).map_err(failed)?;
         }
-        if let Err(error) = netlink.create(&name, TUNNEL_ALIAS, kind.encapsulation, kind.port) {
+        if let Err(error) = netlink.create_tunnel(&name, TUNNEL_ALIAS, kind.encapsulation, kind.port) {
             return Err(not_made(netlink, name, kind, error));
         }
         let link =

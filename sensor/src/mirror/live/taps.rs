@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use nix::libc;
-use nix::net::if_::if_nameindex;
 
 use super::{Works, index_of};
 use crate::capture::{Direction, Frame, LinkType, socket_filter};
 use crate::mirror::Executor;
 use crate::mirror::inner::{Hints, PartialChecksum};
 use crate::mirror::sender::NetworkOutlet;
+use crate::sys::interface;
 use crate::sys::packet_socket::{Arrival, Inbox, PacketSocket, VirtioNetHeader};
 use crate::time::Timestamp;
 
@@ -37,9 +37,7 @@ impl Default for Taps {
 impl Taps {
     /// Opens taps on interfaces that have come, and closes those of interfaces that are gone or wanted no more.
     pub(super) fn scan(&mut self, works: &Works) {
-        let Ok(list) = if_nameindex() else { return };
-        let present = list.iter().map(|interface| (interface.name().to_string_lossy().into_owned(), interface.index()));
-        let wanted: BTreeMap<String, u32> = present.filter(|(name, _)| works.wants(name)).collect();
+        let Ok(wanted) = interface::present(|name| works.wants(name)) else { return };
         self.by_name.retain(|name, tap| wanted.get(name) == Some(&tap.kernel_index));
         for (name, kernel_index) in wanted {
             if self.by_name.contains_key(&name) || self.by_name.len() >= TAPS_MAX {

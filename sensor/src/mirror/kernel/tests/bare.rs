@@ -24,7 +24,7 @@ fn tunnel() -> Option<File> {
             return None;
         }
     };
-    assert_eq!(tun::make(&file, TUN).unwrap(), TUN);
+    assert_eq!(tun::make(&file, tun::Layer::Ip, TUN).unwrap(), TUN);
     for command in [
         format!("addr add 10.87.0.1/24 dev {TUN}"),
         format!("addr add fd87::1/64 dev {TUN} nodad"),

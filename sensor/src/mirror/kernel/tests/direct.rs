@@ -1,19 +1,20 @@
-//! Small copies past the IP stack: the same frames as by the tunnel device, in the same order, and only while the way is
-//! known.
+//! Copies past the IP stack: the same frames as by the tunnel device, in the same order, and only while the way is known.
 
 use super::{
+    super::{CopyOutcome, Notice, TUNNEL_ALIAS},
     KernelMirror, filter,
     frames::{self, Outer, TCP, UDP, udp},
     mirrored,
     net::*,
     plan, protocol, session, target,
 };
-use crate::capture::kernel::{Btf, DropReasons, KERNEL_BTF};
+use crate::capture::kernel::{Btf, Device, DropReasons, KERNEL_BTF};
 use flowtap_abi::mirror::DirectPath;
 use std::net::IpAddr;
 
-/// A mirror of all TCP and UDP at the tap.
+/// A mirror of all TCP and UDP at the tap. Its devices say nothing of their own accord: they have no IPv6.
 fn of_all(address: &str) -> Option<KernelMirror> {
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
     let all = filter(&[protocol("tcp"), protocol("udp")]);
     mirrored(plan(vec![target("ids", address)], vec![session(1, TAP, &all)]), TAP)
 }
@@ -23,6 +24,11 @@ fn counted(mirror: &mut KernelMirror) -> (u64, u64) {
     let account = mirror.tunnels[0].account.unwrap();
     let counts = mirror.direct.counted(account).unwrap();
     (counts.sent, counts.dropped)
+}
+
+/// Wire frames that the segmenter sent since it was made.
+fn segmented(mirror: &mut KernelMirror) -> u64 {
+    mirror.netlink.device(mirror.segmenter.index()).unwrap().unwrap().sent.frames
 }
 
 /// The outer frames of what the client sends.
@@ -69,47 +75,56 @@ fn with_class(mut frame: Vec<u8>, class: u8) -> Vec<u8> {
 const V4: (&str, &str) = ("198.51.100.1", "203.0.113.9");
 const V6: (&str, &str) = ("2001:db8::1", "2001:db8::9");
 
-/// Frames, and whether each may go past the IP stack.
-fn all_kinds() -> Vec<(Vec<u8>, bool)> {
+/// The way that a copy takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Out of the device as it is.
+    Straight,
+    Segmenter,
+    IpStack,
+}
+
+/// Frames, and the way of each.
+fn all_kinds() -> Vec<(Vec<u8>, Way)> {
     let payload: Vec<u8> = (0..=255).collect();
     let mut all = Vec::new();
     for bytes in [0, 1, 2, 3, 17, 100, 181] {
-        all.push((segment(V4, &payload[..bytes]), true));
-        all.push((segment(V6, &payload[..bytes]), true));
-        all.push((udp("198.51.100.1:7", "203.0.113.9:9", None, &payload[..bytes]), true));
-        all.push((udp("[2001:db8::1]:7", "[2001:db8::9]:9", None, &payload[..bytes]), true));
+        all.push((segment(V4, &payload[..bytes]), Way::Straight));
+        all.push((segment(V6, &payload[..bytes]), Way::Straight));
+        all.push((udp("198.51.100.1:7", "203.0.113.9:9", None, &payload[..bytes]), Way::Straight));
+        all.push((udp("[2001:db8::1]:7", "[2001:db8::9]:9", None, &payload[..bytes]), Way::Straight));
     }
     // The longest, and one byte more: 256 less Ethernet, IP and UDP or TCP header.
-    all.push((udp("198.51.100.1:7", "203.0.113.9:9", None, &payload[..214]), true));
-    all.push((udp("198.51.100.1:7", "203.0.113.9:9", None, &payload[..215]), false));
-    all.push((segment(V6, &payload[..182]), true));
-    all.push((segment(V6, &payload[..183]), false));
+    all.push((udp("198.51.100.1:7", "203.0.113.9:9", None, &payload[..214]), Way::Straight));
+    all.push((udp("198.51.100.1:7", "203.0.113.9:9", None, &payload[..215]), Way::Segmenter));
+    all.push((segment(V6, &payload[..182]), Way::Straight));
+    all.push((segment(V6, &payload[..183]), Way::Segmenter));
     // RFC 6040: what the routers may mark.
-    all.extend([0, 1, 2, 3, 0xb8, 0xbb].map(|class| (with_class(segment(V4, &payload[..9]), class), true)));
+    all.extend([0, 1, 2, 3, 0xb8, 0xbb].map(|class| (with_class(segment(V4, &payload[..9]), class), Way::Straight)));
     let mut class_of_v6 = segment(V6, &payload[..9]);
     (class_of_v6[14], class_of_v6[15]) = (0x6b, 0xb0);
-    all.push((class_of_v6, true));
+    all.push((class_of_v6, Way::Straight));
     // A short frame, filled up with what is no part of the packet.
-    all.push(([datagram(1), vec![0xaa; 17]].concat(), true));
+    all.push(([datagram(1), vec![0xaa; 17]].concat(), Way::Straight));
     let mut without = datagram(33);
     without[40..42].fill(0);
-    all.push((without, true));
+    all.push((without, Way::Straight));
     let mut wrong = segment(V4, &payload[..20]);
     wrong[60] ^= 1;
-    all.push((wrong, false));
+    all.push((wrong, Way::Segmenter));
     // As it is left to a card: the sum of the pseudo-header alone.
     let mut partial = segment(V4, &payload[..20]);
     let [src, dst]: [IpAddr; 2] = [V4.0.parse().unwrap(), V4.1.parse().unwrap()];
     let sum = !frames::checksum(&[&frames::pseudo_header(src, dst, TCP, 40)]);
     partial[50..52].copy_from_slice(&sum.to_be_bytes());
-    all.push((partial, false));
-    all.push((udp("198.51.100.1:7", "203.0.113.9:9", Some(7), &payload[..9]), false));
+    all.push((partial, Way::Segmenter));
+    all.push((udp("198.51.100.1:7", "203.0.113.9:9", Some(7), &payload[..9]), Way::IpStack));
     let mut piece = datagram(16);
     piece[20] = 0x20;
     let piece = with_class(piece, 0);
-    all.push((piece, false));
+    all.push((piece, Way::Segmenter));
     let [src, dst]: [IpAddr; 2] = [V4.0.parse().unwrap(), V4.1.parse().unwrap()];
-    all.push((frames::ethernet(None, &frames::ip(src, dst, UDP, &[0, 7, 0, 9, 0, 99, 0, 0, 1, 2])), false));
+    all.push((frames::ethernet(None, &frames::ip(src, dst, UDP, &[0, 7, 0, 9, 0, 99, 0, 0, 1, 2])), Way::Segmenter));
     all
 }
 
@@ -125,7 +140,7 @@ fn without_identification(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn small_copies_are_as_the_tunnel_device_makes_them() {
+fn copies_are_as_the_tunnel_device_makes_them() {
     let Some(net) = Net::join() else { return };
     let kinds = all_kinds();
     let frames: Vec<_> = kinds.iter().map(|(frame, _)| frame.clone()).collect();
@@ -135,9 +150,16 @@ fn small_copies_are_as_the_tunnel_device_makes_them() {
         let Some(mut mirror) = of_all(COLLECTOR_V4) else { return };
         use_up_the_question(&net);
         assert_eq!(counted(&mut mirror), (0, 0), "one by the tunnel device");
-        for (frame, is_small) in &kinds {
+        for (frame, way) in &kinds {
+            let before = segmented(&mut mirror);
             assert_eq!(copies(&net, std::slice::from_ref(frame)).len(), 1);
-            assert_eq!(counted(&mut mirror), (u64::from(*is_small), 0), "{frame:02x?}");
+            let took = match (counted(&mut mirror), segmented(&mut mirror) - before) {
+                ((0, 0), 0) => Way::IpStack,
+                ((1, 0), 0) => Way::Straight,
+                ((1, 0), 1) => Way::Segmenter,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(took, *way, "{frame:02x?}");
         }
         let direct = copies(&net, &frames);
         mirror.direct.write(&[(mirror.generation.slot(0) * 16, DirectPath::default())]).unwrap();
@@ -151,29 +173,33 @@ fn small_copies_are_as_the_tunnel_device_makes_them() {
             assert_eq!(ours, theirs, "MTU {mtu}, {sent:02x?}");
         }
         let inner: Vec<_> = direct.iter().map(|copy| Outer::read(copy).unwrap().inner.to_vec()).collect();
-        assert!(inner == frames, "both ways mixed, in order and unchanged");
+        assert!(inner == frames, "all ways mixed, in order and unchanged");
     }
 }
 
-/// One flow whose datagrams are small and large by turns, so that they go the one way and the other.
+/// One flow whose datagrams are small and large by turns, and now and then have a tag, so that they go all ways.
 #[test]
-fn a_flow_stays_in_order_over_both_ways() {
+fn a_flow_stays_in_order_over_all_ways() {
     let Some(net) = Net::join() else { return };
     let Some(mut mirror) = of_all(COLLECTOR_V4) else { return };
     let frame = |number: u32| {
         let bytes = [20, 1400, 100, 300, 7][number as usize % 5];
         let payload = [&number.to_be_bytes()[..], &vec![9; bytes]].concat();
-        udp("10.81.0.2:5000", "10.81.0.1:6000", None, &payload)
+        udp("10.81.0.2:5000", "10.81.0.1:6000", (number % 7 == 6).then_some(5), &payload)
     };
     let frames: Vec<_> = (0..20_000).map(frame).collect();
     let received = copies(&net, &frames);
-    let numbers: Vec<_> = received
-        .iter()
-        .map(|copy| u32::from_be_bytes(Outer::read(copy).unwrap().inner[42..46].try_into().unwrap()))
-        .collect();
+    let number = |copy: &Vec<u8>| {
+        let inner = Outer::read(copy).unwrap().inner;
+        let at = if inner[12..14] == [0x81, 0] { 46 } else { 42 };
+        u32::from_be_bytes(inner[at..at + 4].try_into().unwrap())
+    };
+    let numbers: Vec<_> = received.iter().map(number).collect();
     assert!(numbers.iter().copied().eq(0..20_000), "{} came", numbers.len());
-    // Three of five are small; the first of all went by the tunnel device.
-    assert_eq!(counted(&mut mirror), (11_999, 0));
+    // One of seven has a tag, and the first of all went by the tunnel device. Two of five are large.
+    assert_eq!(counted(&mut mirror), (20_000 - 20_000 / 7 - 1, 0));
+    let is_large = |number: &u32| number % 7 != 6 && matches!(number % 5, 1 | 3);
+    assert_eq!(segmented(&mut mirror), (0..20_000).filter(is_large).count() as u64);
 }
 
 #[test]
@@ -262,4 +288,96 @@ fn where_losses_cannot_be_counted_nothing_goes_past_the_ip_stack_and_it_is_told_
     assert_eq!(mirror.tend().unwrap(), []);
     assert_eq!(mirror.tunnels[0].account, None);
     assert_eq!(copies(&net, &vec![datagram(50); 10]).len(), 10);
+}
+
+/// What came of a transfer to the client: wire frames that a session copied, and those that arrived.
+fn transferred(net: &Net, mirror: &mut KernelMirror) -> (u64, u64) {
+    let mirrored = |mirror: &KernelMirror| {
+        let counters = mirror.counters().unwrap();
+        let [session] = &counters.sessions[..] else { panic!("{counters:?}") };
+        assert!(session.ingress.balances() && session.egress.balances(), "{counters:?}");
+        session.ingress.of(CopyOutcome::Mirrored).0 + session.egress.of(CopyOutcome::Mirrored).0
+    };
+    let before = mirrored(mirror);
+    let ((), received) = net.collector.capture(COLLECTOR, || download(net));
+    assert!(received.iter().all(|frame| frame.len() <= 1514 + 50), "wire frames");
+    let arrived = received.iter().filter(|frame| Outer::read(frame).is_some()).count();
+    (mirrored(mirror) - before, arrived as u64)
+}
+
+#[test]
+fn super_packets_are_counted_in_wire_frames_also_where_they_are_lost() {
+    let Some(net) = Net::join() else { return };
+    let Some(mut mirror) = of_all(COLLECTOR_V4) else { return };
+    use_up_the_question(&net);
+    let (copied, arrived) = transferred(&net, &mut mirror);
+    assert_eq!((copied, counted(&mut mirror)), (arrived, (arrived, 0)));
+    assert!(segmented(&mut mirror) >= DOWNLOAD_BYTES as u64 / 1448);
+    // Frames are lost behind the segmenter: the queue holds a dozen of them.
+    run("tc", &format!("qdisc replace dev {OUT} root tbf rate 64kbit burst 3000 limit 20000"));
+    let (copied, _) = transferred(&net, &mut mirror);
+    run("tc", &format!("qdisc del dev {OUT} root"));
+    let (sent, dropped) = counted(&mut mirror);
+    assert!(sent + dropped == copied && dropped > copied / 2, "{copied} {sent} {dropped}");
+    // Super-packets are lost before it.
+    ip("link set flowtap-s0 down");
+    let (copied, arrived) = transferred(&net, &mut mirror);
+    let (sent, dropped) = counted(&mut mirror);
+    assert!(sent + dropped == copied && sent == arrived, "{copied} {sent} {dropped} {arrived}");
+    assert!(dropped >= DOWNLOAD_BYTES as u64 / 1448);
+}
+
+#[test]
+fn a_segmenter_that_somebody_changes_is_made_again() {
+    let Some(net) = Net::join() else { return };
+    let Some(mut mirror) = of_all(COLLECTOR_V4) else { return };
+    let told = |mirror: &mut KernelMirror| mirror.tend().unwrap();
+    assert_eq!(told(&mut mirror), []);
+    for change in
+        ["link delete flowtap-s0", "link delete flowtap-p0", "link set flowtap-p0 nomaster", "link set flowtap-s0 down"]
+    {
+        ip(change);
+        assert_eq!(told(&mut mirror), [Notice::TunnelMadeAgain { device: "flowtap-s0".to_owned() }], "{change}");
+        assert_eq!(told(&mut mirror), [], "{change}");
+        use_up_the_question(&net);
+        counted(&mut mirror);
+        let (copied, arrived) = transferred(&net, &mut mirror);
+        assert_eq!((copied, counted(&mut mirror)), (arrived, (arrived, 0)), "{change}");
+        assert!(segmented(&mut mirror) >= DOWNLOAD_BYTES as u64 / 1448, "{change}");
+    }
+    // It goes with the last session that has use for it, and comes with the first.
+    mirror.replace(plan(Vec::new(), Vec::new())).unwrap();
+    assert!(Device::find("flowtap-s0").is_err() && Device::find("flowtap-p0").is_err());
+    mirror
+        .replace(plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TAP, &filter(&[protocol("tcp")]))]))
+        .unwrap();
+    let (copied, arrived) = transferred(&net, &mut mirror);
+    assert!(copied == arrived && segmented(&mut mirror) >= DOWNLOAD_BYTES as u64 / 1448);
+    drop(mirror);
+    assert!(Device::find("flowtap-s0").is_err() && Device::find("flowtap-p0").is_err());
+}
+
+#[test]
+fn a_bridge_that_a_crash_left_is_replaced_and_a_foreign_one_stays() {
+    let Some(net) = Net::join() else { return };
+    ip("link add flowtap-s0 type bridge");
+    let Some(mut mirror) = of_all(COLLECTOR_V4) else { return };
+    let notices = mirror.tend().unwrap();
+    let [notice @ Notice::NoSegmenter { .. }] = &notices[..] else { panic!("{notices:?}") };
+    assert!(notice.to_string().contains("a device flowtap-s0 that flowtap did not make"), "{notice}");
+    assert_eq!(mirror.tend().unwrap(), [], "said once");
+    // Without it large copies go by the tunnel device, and small ones past it as ever.
+    let frames = [datagram(1000), datagram(50)];
+    assert_eq!(copies(&net, &frames).len(), 2);
+    assert_eq!(counted(&mut mirror), (1, 0));
+    drop(mirror);
+    assert!(Device::find("flowtap-s0").is_ok());
+
+    let alias = ["link", "set", "flowtap-s0", "alias", TUNNEL_ALIAS];
+    assert!(std::process::Command::new("ip").args(alias).status().unwrap().success());
+    let Some(mut mirror) = of_all(COLLECTOR_V4) else { return };
+    assert_eq!(mirror.tend().unwrap(), []);
+    use_up_the_question(&net);
+    assert_eq!(copies(&net, &frames).len(), 2);
+    assert_eq!((counted(&mut mirror), segmented(&mut mirror)), ((2, 0), 1));
 }

@@ -219,7 +219,22 @@ fn what_is_lost_behind_the_tunnel_device_is_told() {
     let Some(net) = Net::join() else { return };
     let all = filter(&[protocol("udp")]);
     let plan = plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TAP, &all)]);
+    let again = plan.clone();
     let Some(mut mirror) = mirrored(plan, TAP) else { return };
+    // One goes by the tunnel device, then all go past it.
+    datagrams(&net, 1, 1472);
+    net.mtu(1400);
+    datagrams(&net, 5, 1472);
+    mirror.tend().unwrap();
+    let counters = mirror.counters().unwrap();
+    let [device] = &counters.devices[..] else { panic!("{counters:?}") };
+    assert_eq!((device.sent, device.dropped, device.errors), (1, 5, 0), "{counters:?}");
+    drop(mirror);
+
+    // Where no way past it is known.
+    net.mtu(1600);
+    ip("xfrm policy add src 192.0.2.0/24 dst 192.0.2.0/24 dir out action block");
+    let Some(mut mirror) = mirrored(again, TAP) else { return };
     datagrams(&net, 3, 1472);
     let before = mirror.counters().unwrap().fragmentation.unwrap();
     assert_eq!((before.failed, before.fragments), (0, 0));

@@ -6,6 +6,8 @@ use nix::{
     unistd::{Pid, gettid},
 };
 use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     process::Command,
     sync::{
         atomic::{AtomicBool, Ordering},
@@ -26,6 +28,7 @@ pub(super) const CLIENT_V6: &str = "fd81::2";
 pub(super) const OUT_V4: &str = "10.83.0.1";
 pub(super) const COLLECTOR_V4: &str = "10.83.0.2";
 pub(super) const COLLECTOR_V6: &str = "fd83::2";
+pub(super) const DOWNLOAD_BYTES: usize = 200_000;
 
 pub(super) struct Net {
     pub(super) client: Remote,
@@ -147,6 +150,21 @@ impl Drop for Remote {
             thread.join().unwrap_or_default();
         }
     }
+}
+
+/// A client fetches something from the tapped host.
+pub(super) fn download(net: &Net) {
+    let listener = TcpListener::bind((HOST_V4, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = net.client.begin(move || {
+        let mut received = Vec::new();
+        TcpStream::connect(address).unwrap().read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), DOWNLOAD_BYTES);
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(&[7; DOWNLOAD_BYTES]).unwrap();
+    drop(stream);
+    client.recv().unwrap();
 }
 
 /// Sends frames as they are.
