@@ -95,6 +95,14 @@ impl PacketSocket {
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
+    /// How large its buffer is, in bytes: the kernel counts what it needs itself, so twice what was asked for, or less.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn buffer_bytes(&self) -> io::Result<usize> {
+        self.socket.recv_buffer_size()
+    }
+
     /// How many frames were lost for want of buffer since the last call.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use flowtap_tests::Dir;
 
-use super::super::daemon::in_each_plane;
+use super::super::daemon::{in_each_plane, status};
 use super::super::net::{hear, inside, namespaced, until_ready};
 use super::{ALL, Capture, Collector, VXLAN_PORT, ledger, start};
 
@@ -44,6 +44,7 @@ pub(super) fn transfer(plane: &str, config: &str, port: u16) {
     let client = format!("import socket, struct\ns = socket.create_connection(('10.9.0.1', 6000))\n{}", both(u32::MAX));
     inside(&net.far, "taskset", &["-c", "0", "python3", "-c", &client]);
     assert!(server.0.wait().unwrap().success());
+    assert_eq!(status(&dir)["mirror"]["tap-drops"], 0, "{plane}: this machine is too slow for what is sent");
     let receiver = capture.receiver_at(port, 1514);
     receiver.assert_content();
     let copies = receiver.copies();

@@ -17,6 +17,7 @@ use crate::time::Timestamp;
 pub(super) struct Taps {
     by_name: BTreeMap<String, Tap>,
     inbox: Inbox,
+    is_small_told: bool,
 }
 
 /// An interface that is tapped.
@@ -30,7 +31,7 @@ struct Tap {
 
 impl Default for Taps {
     fn default() -> Self {
-        Self { by_name: BTreeMap::new(), inbox: Inbox::new(FRAMES_AT_ONCE) }
+        Self { by_name: BTreeMap::new(), inbox: Inbox::new(FRAMES_AT_ONCE), is_small_told: false }
     }
 }
 
@@ -47,11 +48,25 @@ impl Taps {
                 Ok(socket) => {
                     let Some(interface) = index_of(&works.names, &name) else { continue };
                     tracing::info!(interface = name, "mirrored");
+                    self.tell_small_buffer(&socket);
                     let is_loopback = name == "lo";
                     self.by_name.insert(name, Tap { socket, kernel_index, interface, is_loopback });
                 }
                 Err(error) => tracing::debug!(interface = name, %error, "can't be mirrored yet"),
             }
+        }
+    }
+
+    /// A run without CAP_NET_ADMIN gets no more buffer than the host allows. Told once.
+    fn tell_small_buffer(&mut self, socket: &PacketSocket) {
+        let bytes = socket.buffer_bytes().unwrap_or(usize::MAX);
+        if bytes < BUFFER_BYTES && !self.is_small_told {
+            self.is_small_told = true;
+            tracing::warn!(
+                bytes,
+                wanted = BUFFER_BYTES,
+                "the buffer of mirrored interfaces is small, and bursts may be lost (`tap-drops`): raise net.core.rmem_max"
+            );
         }
     }
 
