@@ -167,7 +167,7 @@ fn verdict_raw(context: RawTracePointContext) -> i32 {
     verdict::observe(&context)
 }
 
-/// The kernel frees a packet: it may be a small copy on its way out.
+/// The kernel frees a packet: it may be a copy on its way out.
 #[btf_tracepoint(function = "kfree_skb")]
 fn mirror_lost(context: BtfTracePointContext) -> i32 {
     mirror::lost(&context)

@@ -2,9 +2,10 @@
 //!
 //! The tap asks the rules of its interface ([`decide`]), keeps to the session's rate ([`rate`]), takes a target
 //! ([`target`]) and hands a clone to our tunnel device, at whose egress [`encapsulate`] finishes it; on the way there
-//! [`link`] gives one without Ethernet header its own. A small one goes past the device ([`direct`]), and where it is lost
-//! then, [`lost`] counts it. Copies themselves are held back ([`guard`]). Whatever becomes of the clone, the packet itself
-//! goes on as it came. What a session did is counted in wire frames: a super-packet is as many as its segments.
+//! [`link`] gives one without Ethernet header its own. Where the way is known it goes past the IP stack ([`direct`]), and
+//! where it is lost then, [`lost`] counts it. Copies themselves are held back ([`guard`]). Whatever becomes of the clone,
+//! the packet itself goes on as it came. What a session did is counted in wire frames: a super-packet is as many as its
+//! segments.
 
 mod checksum;
 mod decide;
@@ -19,7 +20,8 @@ mod rate;
 mod tables;
 mod target;
 
-pub(crate) use encapsulate::{cut, encapsulate, leave};
+pub(crate) use direct::leave;
+pub(crate) use encapsulate::{cut, encapsulate};
 pub(crate) use held::held;
 pub(crate) use link::link;
 pub(crate) use lost::lost;

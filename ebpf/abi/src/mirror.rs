@@ -323,7 +323,7 @@ pub const DIRECT_ACCOUNTS: u32 = 1 << 10;
 #[cfg_attr(feature = "bytemuck", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct DirectCounts {
-    /// Frames that were handed to the device.
+    /// Wire frames that were handed on, to the device or to the segmenter.
     pub handed: u64,
     /// Frames of these that were dropped on the way out, as for want of room.
     pub dropped: u64,

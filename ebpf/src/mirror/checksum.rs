@@ -5,7 +5,6 @@
 //!
 //! Authority: RFC 1071 (checksums), RFC 9293 section 3.1, RFC 768 and RFC 8200 section 8.1 for what they cover.
 
-use super::direct::{ETHER_TYPE, ETHERNET_BYTES, IP, UDP_BYTES};
 use crate::headers::{IPV4, IPV6, TCP, UDP};
 use aya_ebpf::{
     helpers::generated::{bpf_csum_diff, bpf_skb_load_bytes},
@@ -106,10 +105,16 @@ pub(super) fn folded(sum: u32) -> u16 {
 const COVERED_MASK: u32 = (SMALL_FRAME_BYTES_MAX - 1) & !3;
 const _: () = assert!(SMALL_FRAME_BYTES_MAX.is_power_of_two());
 
+pub(super) const ETHERNET_BYTES: u32 = 14;
 const IPV6_BYTES: u32 = 40;
 const TCP_BYTES_MIN: u32 = 20;
+pub(super) const UDP_BYTES: u32 = 8;
 /// An Ethernet, an IPv4 and a UDP header; what an IPv6 packet lacks shows in its length.
 const FRAME_BYTES_MIN: u32 = 14 + 20 + 8;
+
+// Words of a frame.
+pub(super) const ETHER_TYPE: usize = 6;
+pub(super) const IP: usize = 7;
 
 /// Offset and "more fragments" of an IPv4 header.
 const PIECE_MASK: u16 = 0x3fff;

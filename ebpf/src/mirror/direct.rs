@@ -4,10 +4,10 @@
 //! Only where the sensor knows that device and the neighbour, and the kernel can put headers before the frame: not where it
 //! has a VLAN tag, is encapsulated already, or is a super-packet of something else than TCP.
 //!
-//! What reaches an IDS must be as on a wire. A small frame whose [`checksum`] is right goes as it is. Any other goes by the
-//! segmenter: a device of ours that can do nothing for the packets it sends, so the kernel cuts super-packets into wire
-//! frames and completes checksums before they get there. It sends them on to the tunnel device, at whose egress they come
-//! here once more, to leave. All ways end in the same device on the same processor, so a flow's copies stay in order.
+//! What reaches an IDS must be as on a wire. A small frame whose [`checksum`] is right goes straight out. Any other goes by
+//! the segmenter: a bridge of ours that can do nothing for the packets it sends, so the kernel cuts super-packets into wire
+//! frames and completes checksums before they get there. At the egress of its only port they come here once more, to
+//! [`leave`]. All ways end in the same device on the same processor, so a flow's copies stay in order.
 //!
 //! The frames are what the kernel's tunnel device would make of them, but for the identification of the outer packet.
 //!
@@ -15,7 +15,7 @@
 //! packet that is never fragmented has no meaning).
 
 use super::{
-    checksum::{self, Small, folded},
+    checksum::{self, ETHER_TYPE, ETHERNET_BYTES, IP, Small, UDP_BYTES, folded},
     tables,
 };
 use crate::{
@@ -44,8 +44,7 @@ use flowtap_abi::{
 #[inline(always)]
 pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32, size: CopySize) -> Option<i32> {
     let skb = context.skb.skb;
-    let at = tables::place(slot, number);
-    let path = tables::direct(at)?;
+    let path = tables::direct(slot, number)?;
     let device = usable(path)?;
     // SAFETY: the element exists for as long as the program is loaded, and is changed only while it has no device.
     let path = unsafe { &*path };
@@ -58,10 +57,10 @@ pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32, size:
         return None;
     }
     let frame = tables::small()?;
-    let complete = if gso_bytes == 0 { checksum::complete(context, frame, length_bytes) } else { None };
-    let (next, traffic_class) = match complete {
-        Some(traffic_class) => (device, traffic_class),
-        None if path.segmenter != 0 => (path.segmenter, beginning(context, frame, gso_bytes != 0)?),
+    let class_if_complete = if gso_bytes == 0 { checksum::complete(context, frame, length_bytes) } else { None };
+    let (goes_straight, traffic_class) = match class_if_complete {
+        Some(traffic_class) => (true, traffic_class),
+        None if path.segmenter != 0 => (false, beginning(context, frame, gso_bytes != 0)?),
         None => return None,
     };
     let counts = tables::direct_counts(path.account)?;
@@ -83,34 +82,32 @@ pub(crate) fn send(context: &TcContext, slot: u32, number: u32, flow: u32, size:
     context.skb.set_mark(COPY_MARK | COPY_DIRECT | path.account);
     // SAFETY: a member of the element.
     atomic_add(unsafe { &raw mut (*counts).handed }, u64::from(size.frames()));
-    if complete.is_some() {
-        return Some(leave(context, device));
+    if goes_straight {
+        return Some(go_out(context, device));
     }
     // Every frame that comes of it has this hash.
     // SAFETY: the context is valid.
-    unsafe { bpf_set_hash(skb, at) };
+    unsafe { bpf_set_hash(skb, device) };
     // SAFETY: the helper takes numbers alone.
-    Some(unsafe { bpf_redirect(next, 0) } as i32)
+    Some(unsafe { bpf_redirect(path.segmenter, 0) } as i32)
 }
 
-/// Sends a wire frame on that the segmenter made; `None` if it is none.
+/// Sends a wire frame out that the segmenter made; anything else is dropped.
 #[inline(always)]
-pub(crate) fn send_on(context: &TcContext) -> Option<i32> {
+pub(crate) fn leave(context: &TcContext) -> i32 {
     let skb = context.skb.skb;
     // SAFETY: the context is valid for as long as the program runs.
     let mark = unsafe { (*skb).mark };
     if mark & (COPY_MARK_MASK | COPY_DIRECT) != COPY_MARK | COPY_DIRECT {
-        return None;
+        return TC_ACT_SHOT;
     }
     // SAFETY: as above.
-    let path = tables::direct(unsafe { (*skb).hash })?;
-    // Nothing waits in the segmenter, so the way is as it was there.
-    Some(leave(context, device_of(path)))
+    go_out(context, unsafe { (*skb).hash })
 }
 
 /// Sends a frame out by a device.
 #[inline(always)]
-fn leave(context: &TcContext, device: u32) -> i32 {
+fn go_out(context: &TcContext, device: u32) -> i32 {
     let skb = context.skb.skb;
     // As behind the tunnel device: of the queues of the device below that one is chosen which the outer headers say.
     // SAFETY: the context is valid, and lets this word be written.
@@ -124,7 +121,10 @@ fn leave(context: &TcContext, device: u32) -> i32 {
 /// The device, if this copy shall go there.
 #[inline(always)]
 fn usable(path: *mut DirectPath) -> Option<u32> {
-    let device = device_of(path);
+    // SAFETY: a member of the element.
+    let device = unsafe { &raw const (*path).device };
+    // SAFETY: it is one aligned word.
+    let device = unsafe { device.read_volatile() };
     if device == 0 {
         return None;
     }
@@ -137,15 +137,6 @@ fn usable(path: *mut DirectPath) -> Option<u32> {
         return None;
     }
     Some(device)
-}
-
-/// The device that a way leads to; 0 while it leads nowhere.
-#[inline(always)]
-fn device_of(path: *mut DirectPath) -> u32 {
-    // SAFETY: a member of the element.
-    let device = unsafe { &raw const (*path).device };
-    // SAFETY: it is one aligned word.
-    unsafe { device.read_volatile() }
 }
 
 /// Reads the beginning of a frame; the traffic class of the packet in it. Of super-packets only those of TCP: the kernel
@@ -205,17 +196,12 @@ const ROOM: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
     | BPF_F_ADJ_ROOM_FIXED_GSO) as u64
     | (ETHERNET_BYTES as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
 
-pub(super) const ETHERNET_BYTES: u32 = 14;
 /// An Ethernet header, and an IP header up to where IPv4 has its protocol.
 const BEGINNING_BYTES: u32 = ETHERNET_BYTES + 10;
 const IPV4_BYTES: u16 = 20;
-pub(super) const UDP_BYTES: u32 = 8;
 const VXLAN_BYTES: u16 = 8;
 
-// Words of a frame.
-pub(super) const ETHER_TYPE: usize = 6;
-pub(super) const IP: usize = 7;
-/// Behind an outer IPv4 header.
+/// A word of a frame, behind an outer IPv4 header.
 const UDP_HEADER: usize = IP + 10;
 
 const ECN_MASK: u8 = 3;

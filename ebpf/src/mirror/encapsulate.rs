@@ -22,12 +22,6 @@ pub(crate) fn encapsulate(context: &TcContext) -> i32 {
     encapsulated(context).unwrap_or(TC_ACT_SHOT)
 }
 
-/// Sends a copy out that the segmenter made a wire frame of; anything else is dropped.
-#[inline(always)]
-pub(crate) fn leave(context: &TcContext) -> i32 {
-    direct::send_on(context).unwrap_or(TC_ACT_SHOT)
-}
-
 #[inline(always)]
 fn encapsulated(context: &TcContext) -> Option<i32> {
     let skb = context.skb.skb;

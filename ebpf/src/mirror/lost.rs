@@ -4,7 +4,7 @@
 //! `skb:kfree_skb`, whose first argument is the packet and whose third the reason; the mark tells our copies, and where
 //! they are counted. On its way into another network namespace a packet loses its mark, so what becomes of a copy at
 //! its target is not told here. Nor is what a card's driver drops without a reason: some free what they have sent in the
-//! same way.
+//! same way. Should memory end while a super-packet is cut, the frames that were made count besides the whole.
 
 use super::tables;
 use crate::{

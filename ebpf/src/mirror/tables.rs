@@ -62,7 +62,7 @@ static MIRROR_TARGETS: Array<MirrorTarget> = Array::with_max_entries(SLOTS * TAR
 static MIRROR_DIRECT: Array<DirectPath> = Array::with_max_entries(SLOTS * TARGETS_OF_SESSION_MAX, 0);
 #[map]
 static MIRROR_DIRECT_COUNTS: PerCpuArray<DirectCounts> = PerCpuArray::with_max_entries(DIRECT_ACCOUNTS, 0);
-/// A small frame whose checksum is looked at.
+/// A small frame whose checksum is looked at, or the beginning of a larger one.
 #[map]
 static MIRROR_SMALL: PerCpuArray<Small> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -189,19 +189,13 @@ pub(crate) fn session(slot: u32) -> Option<&'static MirrorSession> {
 
 #[inline(always)]
 pub(crate) fn target(slot: u32, number: u32) -> Option<&'static MirrorTarget> {
-    MIRROR_TARGETS.get(place(slot, number))
+    MIRROR_TARGETS.get(slot * TARGETS_OF_SESSION_MAX + number)
 }
 
-/// Where a session's target stands among all.
+/// The way of a target's copies past the IP stack. User space changes it only while it leads nowhere.
 #[inline(always)]
-pub(crate) fn place(slot: u32, number: u32) -> u32 {
-    slot * TARGETS_OF_SESSION_MAX + number
-}
-
-/// The way past the IP stack to the target at a place. User space changes it only while it leads nowhere.
-#[inline(always)]
-pub(crate) fn direct(at: u32) -> Option<*mut DirectPath> {
-    MIRROR_DIRECT.get_ptr_mut(at)
+pub(crate) fn direct(slot: u32, number: u32) -> Option<*mut DirectPath> {
+    MIRROR_DIRECT.get_ptr_mut(slot * TARGETS_OF_SESSION_MAX + number)
 }
 
 #[inline(always)]
@@ -209,7 +203,7 @@ pub(crate) fn direct_counts(account: u32) -> Option<*mut DirectCounts> {
     MIRROR_DIRECT_COUNTS.get_ptr_mut(account)
 }
 
-/// The processor's own room for one small frame; it is done with before the copy goes on.
+/// The processor's own room for one small frame, or the beginning of a larger one; it is done with before the copy goes on.
 #[inline(always)]
 pub(crate) fn small() -> Option<&'static mut Small> {
     let small = MIRROR_SMALL.get_ptr_mut(0)?;

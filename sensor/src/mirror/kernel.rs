@@ -191,15 +191,18 @@ impl KernelMirror {
                 }
             }
         }
-        let wants_segmenter = self.direct.counts_losses && direct::is_possible(&plan.mirror);
-        if wants_segmenter {
-            self.segmenter.make(&mut self.netlink, &mut self.object);
+        let has_use = self.direct.has_use(&plan.mirror, &paths);
+        if has_use {
+            self.segmenter.tend(&mut self.netlink, &mut self.object);
         }
         let healthy = self.health_of(&plan.mirror);
         let next = self.write_generation(&plan, &paths, &healthy)?;
         let ready = self.attach_for(&plan.mirror, &paths).and_then(|()| Ok(self.tables.switch(&next)?));
         if let Err(error) = ready {
             self.tables.clear(&next)?;
+            if !self.direct.has_use(&self.plan.mirror, &self.paths) {
+                self.segmenter.remove(&mut self.netlink);
+            }
             return Err(error);
         }
         let before = std::mem::replace(&mut self.generation, next);
@@ -228,8 +231,8 @@ impl KernelMirror {
                 tunnel.remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
             }
         }
-        if !wants_segmenter {
-            self.segmenter.remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
+        if !has_use {
+            self.segmenter.remove(&mut self.netlink);
         }
         Ok(())
     }
@@ -306,7 +309,7 @@ impl Drop for KernelMirror {
         // First nothing makes copies any more, then their way out goes.
         self.taps.clear();
         self.cuts.clear();
-        self.segmenter.remove(&mut self.netlink).unwrap_or_default();
+        self.segmenter.remove(&mut self.netlink);
         for tunnel in self.tunnels.drain(..) {
             // Nobody is left to be told; a device that stays is known as ours next time.
             tunnel.remove(&mut self.netlink).unwrap_or_default();

@@ -22,7 +22,12 @@ pub const OWN_PREFIX: &str = "flowtap-";
 pub fn present(is_wanted: impl Fn(&str) -> bool) -> io::Result<BTreeMap<String, u32>> {
     let list = nix::net::if_::if_nameindex()?;
     let all = list.iter().map(|interface| (interface.name().to_string_lossy().into_owned(), interface.index()));
-    Ok(all.filter(|(name, _)| !name.starts_with(OWN_PREFIX) && is_wanted(name)).collect())
+    Ok(all.filter(|(name, _)| !is_ours(name) && is_wanted(name)).collect())
+}
+
+/// Whether a device of that name is one of ours.
+pub fn is_ours(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX)
 }
 
 /// The kernel's index of the interface `name`.
@@ -126,6 +131,7 @@ mod tests {
     fn interfaces_are_listed_by_name() {
         assert_eq!(present(|name| name == "lo").unwrap(), BTreeMap::from([("lo".to_owned(), 1)]));
         assert_eq!(present(|_| false).unwrap(), BTreeMap::new());
+        assert!(is_ours("flowtap-v4789") && !is_ours("flowtap0") && !is_ours("eth0"));
     }
 
     #[test]

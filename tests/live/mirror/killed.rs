@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flowtap_tests::Dir;
 
-use super::super::net::{hear, must};
+use super::super::net::{hear, must, namespaced};
 use super::{ALL, Collector, start};
 
 #[test]
@@ -28,6 +28,9 @@ fn copies_end_with_a_run_that_is_killed_and_the_next_one_makes_them_again() {
     net.send(30, 0);
     assert_eq!(capture.receiver(1514).copies().len(), 30);
     assert_eq!(daemon.finish().sum("dstport=5000").0, 30);
+    let devices = namespaced(&net.near, "ip", &["link"]).output().unwrap();
+    let devices = String::from_utf8(devices.stdout).unwrap();
+    assert!(!devices.contains(": flowtap-"), "nothing is left of either: {devices}");
 }
 
 #[test]

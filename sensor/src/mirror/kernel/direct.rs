@@ -94,6 +94,17 @@ impl Direct {
         Ok(())
     }
 
+    /// Whether some copies go this way; of a configuration, and the paths to its targets.
+    pub(super) fn has_use(&self, mirror: &Mirror, paths: &[Option<Path>]) -> bool {
+        let is_simple = |session: &Session, at: u16, target: &Target| {
+            let path = paths.get(usize::from(at)).and_then(Option::as_ref);
+            path.is_some_and(|path| is_simple(session, target, path))
+        };
+        let mut sessions = mirror.sessions().iter();
+        self.counts_losses
+            && sessions.any(|session| mirror.targets_of(session).any(|(at, target)| is_simple(session, at, target)))
+    }
+
     /// The account of the tunnel device with that index, as from zero; `None` if one that is taken is the same, or nobody
     /// counts losses.
     pub(super) fn open(&mut self, device: u32, taken: &[u32]) -> Result<Option<u32>, ProgramsError> {
@@ -119,14 +130,13 @@ impl Direct {
     }
 }
 
-/// Whether some copy may go past the IP stack, as far as the configuration says.
-pub(super) fn is_possible(mirror: &Mirror) -> bool {
-    mirror.sessions().iter().any(|session| mirror.targets_of(session).any(|(_, target)| is_simple(session, target)))
-}
-
-/// Whether the program can do all that copies of a session to a target need.
-fn is_simple(session: &Session, target: &Target) -> bool {
-    target.encapsulation == Encapsulation::Vxlan && target.address.is_ipv4() && session.packet_length.is_none()
+/// Whether the program can do all that copies of a session need on that way to a target.
+fn is_simple(session: &Session, target: &Target, path: &Path) -> bool {
+    let is_left_to_a_card = path.is_physical && session.offload != Offload::Software;
+    target.encapsulation == Encapsulation::Vxlan
+        && target.address.is_ipv4()
+        && session.packet_length.is_none()
+        && !is_left_to_a_card
 }
 
 /// The way of a session's copies to a target, without account and segmenter yet; `None` where they need more than the program
@@ -141,8 +151,7 @@ pub(super) fn way(
     let path = path?;
     let (next_hop, vni, source) = (path.direct?, vni?, path.source?);
     let (IpAddr::V4(source), IpAddr::V4(address)) = (source, target.address) else { return None };
-    let is_left_to_a_card = path.is_physical && session.offload != Offload::Software;
-    if !is_simple(session, target) || is_left_to_a_card {
+    if !is_simple(session, target, path) {
         return None;
     }
     let mut bytes = Vec::with_capacity(DIRECT_HEAD_BYTES);

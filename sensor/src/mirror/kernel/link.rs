@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     mirror::{kernel::TUNNEL_ALIAS, netlink::Netlink},
-    sys::tun::{self, Layer},
+    sys::{
+        interface::OWN_PREFIX,
+        tun::{self, Layer},
+    },
 };
 use aya::programs::TcAttachType;
 use std::{fs::File, io};
@@ -59,7 +62,7 @@ impl LinkDevice {
             return Ok((name.clone(), *index));
         }
         let file = self.file.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        let name = tun::make(file, Layer::Ip, NAME_PATTERN)?;
+        let name = tun::make(file, Layer::Ip, &format!("{OWN_PREFIX}l%d"))?;
         let index = netlink.device_by_name(&name)?.ok_or(io::ErrorKind::NotFound)?.index;
         netlink.set_alias(index, TUNNEL_ALIAS)?;
         self.made = Some((name.clone(), index));
@@ -103,6 +106,3 @@ impl KernelMirror {
         Ok(())
     }
 }
-
-/// The kernel puts a number in.
-const NAME_PATTERN: &str = "flowtap-l%d";

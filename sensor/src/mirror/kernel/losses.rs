@@ -1,4 +1,4 @@
-//! The program that counts small copies which the kernel drops behind [`direct`](super::direct), at its tracepoint
+//! The program that counts copies which the kernel drops behind [`direct`](super::direct), at its tracepoint
 //! `skb:kfree_skb`.
 
 use super::programs::ProgramsError;

@@ -21,6 +21,7 @@ pub(super) struct Device {
     pub(super) name: String,
     pub(super) alias: Option<String>,
     pub(super) is_up: bool,
+    pub(super) mtu: u32,
     /// Index of the bridge whose port it is.
     pub(super) controller: Option<u32>,
     /// Whether it stands for something on a bus: a card.
@@ -84,7 +85,12 @@ impl Netlink {
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
         // The kernel takes an alias only for a device that is there.
         let index = self.device_by_name(name)?.map(|device| device.index).unwrap_or_default();
-        self.set_alias(index, alias)
+        let told = self.set_alias(index, alias);
+        if told.is_err() {
+            // Nobody would know it for ours.
+            self.remove(index).unwrap_or_default();
+        }
+        told
     }
 
     /// Writes on a device what people shall know of it.
@@ -165,6 +171,7 @@ impl From<&LinkMessage> for Device {
             match attribute {
                 LinkAttribute::IfName(name) => device.name.clone_from(name),
                 LinkAttribute::IfAlias(alias) => device.alias = Some(alias.clone()),
+                LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
                 LinkAttribute::Controller(index) => device.controller = Some(*index),
                 LinkAttribute::ParentDevName(_) => device.is_physical = true,
                 LinkAttribute::Stats64(stats) => device.sent = sent(stats),

@@ -6,8 +6,8 @@
 //! its only port, at whose egress a program sends each frame out. So a copy passes none of the kernel's IP stack, whose look
 //! for a route takes longer for each frame of a tunnel than all of this.
 //!
-//! The port belongs to a file that this process holds open, so a crash takes it away; the bridge stays then, and the next
-//! run removes it. Opening the file takes a right that a run gives up, and making the devices does not.
+//! The port belongs to a file that this process holds open, so a crash takes it away. The bridge stays then, until a run
+//! makes another one. Opening the file takes a right that a run gives up, and making the devices does not.
 //!
 //! Authority: ip-link(8), bridge(8), the kernel's Documentation/networking/tuntap.rst.
 
@@ -20,7 +20,7 @@ use crate::{
     capture::kernel::chain,
     mirror::netlink::Netlink,
     sys::{
-        interface,
+        interface::{self, OWN_PREFIX},
         tun::{self, Layer},
     },
 };
@@ -37,6 +37,8 @@ pub(super) struct Segmenter {
     bridge: Option<Named>,
     /// Why there is none, though it is wanted.
     pub(super) refusal: Option<String>,
+    /// Rounds until it is tried again.
+    rests: u32,
 }
 
 struct Port {
@@ -45,6 +47,7 @@ struct Port {
     _program: SchedClassifierLink,
 }
 
+/// A device that was made by us.
 struct Named {
     name: String,
     index: u32,
@@ -54,13 +57,16 @@ struct Named {
 #[derive(Debug, thiserror::Error)]
 enum SegmenterError {
     /// There is no way to make the port.
-    #[error("{0} (/dev/net/tun)")]
+    #[error("its port can't be made (/dev/net/tun)")]
     Port(#[source] io::Error),
+    /// The kernel makes no bridges.
+    #[error("this kernel makes no bridges; load its module (`modprobe bridge`)")]
+    NotOffered,
     /// A device can't be made, or set up.
-    #[error(transparent)]
+    #[error("its devices can't be set up")]
     Device(#[from] io::Error),
     /// A device of the bridge's name is none of ours.
-    #[error("there is a device {0} that flowtap did not make")]
+    #[error("there is a device {0} that flowtap did not make; remove it (`ip link delete {0}`)")]
     NameTaken(String),
     /// The program can't be attached.
     #[error(transparent)]
@@ -71,7 +77,13 @@ impl Segmenter {
     /// Opens the way to make it, in the calling thread's network namespace. That it can't be had is told only when it is
     /// wanted.
     pub(super) fn reserve() -> Self {
-        Self { file: tun::open(), port: None, bridge: None, refusal: None }
+        Self { file: tun::open(), port: None, bridge: None, refusal: None, rests: 0 }
+    }
+
+    /// As where it can't be had.
+    #[cfg(test)]
+    pub(super) fn none(why: io::ErrorKind) -> Self {
+        Self { file: Err(why.into()), port: None, bridge: None, refusal: None, rests: 0 }
     }
 
     /// Index of the device that copies are handed to; 0 while there is none.
@@ -79,91 +91,108 @@ impl Segmenter {
         self.bridge.as_ref().map_or(0, |bridge| bridge.index)
     }
 
-    /// Makes it, unless it is there or was refused.
-    pub(super) fn make(&mut self, netlink: &mut Netlink, object: &mut Ebpf) {
-        if self.bridge.is_none() && self.refusal.is_none() {
-            match self.try_make(netlink, object) {
-                Ok(bridge) => self.bridge = Some(bridge),
-                Err(error) => self.refusal = Some(chain(&error)),
+    /// Sees to it that it is there as it should be; to be called in each round while it is wanted. Its name, if it was there
+    /// and had to be made again because somebody changed it.
+    pub(super) fn tend(&mut self, netlink: &mut Netlink, object: &mut Ebpf) -> Option<String> {
+        if self.rests > 0 {
+            self.rests -= 1;
+            return None;
+        }
+        // What can't be told is taken for whole.
+        if self.bridge.is_some() && self.is_whole(netlink).unwrap_or(true) {
+            return None;
+        }
+        let before = self.bridge.take();
+        if let Some(bridge) = &before {
+            bridge.remove(netlink);
+        }
+        match self.make(netlink, object) {
+            Ok(bridge) => {
+                (self.bridge, self.refusal) = (Some(bridge), None);
+                before.map(|bridge| bridge.name)
+            }
+            Err(error) => {
+                (self.refusal, self.rests) = (Some(chain(&error)), REST_ROUNDS);
+                None
             }
         }
     }
 
-    /// Makes it again if somebody changed it; its name if so.
-    pub(super) fn tend(&mut self, netlink: &mut Netlink, object: &mut Ebpf) -> io::Result<Option<String>> {
-        if self.bridge.is_none() || self.is_whole(netlink)? {
-            return Ok(None);
+    /// Takes it away. What can't be taken away now is known for ours later.
+    pub(super) fn remove(&mut self, netlink: &mut Netlink) {
+        (self.refusal, self.rests) = (None, 0);
+        for device in self.bridge.take().into_iter().chain(self.port.take().map(|port| port.device)) {
+            device.remove(netlink);
         }
-        self.remove_bridge(netlink)?;
-        self.make(netlink, object);
-        Ok(self.bridge.as_ref().map(|bridge| bridge.name.clone()))
-    }
-
-    /// Takes it away.
-    pub(super) fn remove(&mut self, netlink: &mut Netlink) -> io::Result<()> {
-        self.refusal = None;
-        self.remove_bridge(netlink)?;
-        match self.port.take() {
-            Some(port) => port.device.remove(netlink),
-            None => Ok(()),
-        }
-    }
-
-    fn remove_bridge(&mut self, netlink: &mut Netlink) -> io::Result<()> {
-        self.bridge.take().map_or(Ok(()), |bridge| bridge.remove(netlink))
     }
 
     fn is_whole(&self, netlink: &mut Netlink) -> io::Result<bool> {
         let (Some(bridge), Some(port)) = (&self.bridge, &self.port) else { return Ok(false) };
-        let is_port =
-            port.device.find(netlink)?.is_some_and(|link| link.is_up && link.controller == Some(bridge.index));
-        Ok(is_port && bridge.find(netlink)?.is_some_and(|link| link.is_up))
+        let is_port = |link: Device| link.is_up && link.controller == Some(bridge.index) && link.mtu == PORT_MTU;
+        let has_port = port.device.find(netlink)?.is_some_and(is_port);
+        Ok(has_port && bridge.find(netlink)?.is_some_and(|link| link.is_up))
     }
 
-    fn try_make(&mut self, netlink: &mut Netlink, object: &mut Ebpf) -> Result<Named, SegmenterError> {
-        let is_there = match &self.port {
+    fn make(&mut self, netlink: &mut Netlink, object: &mut Ebpf) -> Result<Named, SegmenterError> {
+        // A file has one device at a time, so one that is there is used again.
+        let has_port = match &self.port {
             Some(port) => port.device.find(netlink)?.is_some(),
             None => false,
         };
-        if !is_there {
-            self.port = None;
+        if !has_port {
             let file = self.file.as_ref();
             let file = file.map_err(|error| SegmenterError::Port(io::Error::new(error.kind(), error.to_string())))?;
+            self.port = None;
             self.port = Some(Port::make(file, netlink, object)?);
         }
-        let Some(Port { device: port, .. }) = &self.port else {
-            return Err(SegmenterError::Port(io::ErrorKind::NotFound.into()));
-        };
-        // The port's number is nobody else's, so a bridge of that number is of a run that ended without taking it away.
-        let name = port.name.replacen(PORT, BRIDGE, 1);
-        if let Some(present) = netlink.device_by_name(&name)? {
-            if present.alias.as_deref() != Some(TUNNEL_ALIAS) {
-                return Err(SegmenterError::NameTaken(name));
-            }
-            netlink.remove(present.index)?;
+        let Some(port) = &self.port else { return Err(SegmenterError::Port(io::ErrorKind::NotFound.into())) };
+        let number = port.device.name.trim_start_matches(OWN_PREFIX).trim_start_matches(PORT);
+        let name = format!("{OWN_PREFIX}{BRIDGE}{number}");
+        remove_leftovers(netlink, &name)?;
+        if netlink.device_by_name(&name)?.is_some() {
+            return Err(SegmenterError::NameTaken(name));
         }
-        netlink.create_bridge(&name, TUNNEL_ALIAS)?;
+        netlink.create_bridge(&name, TUNNEL_ALIAS).map_err(|error| match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => SegmenterError::NotOffered,
+            _ => SegmenterError::Device(error),
+        })?;
         let bridge = Named::of(netlink, name)?;
-        let finished = bridge.finish(netlink, port);
-        if finished.is_err() {
-            // What cannot be finished must not stay; the first error says more than one about this would.
-            bridge.remove(netlink).unwrap_or_default();
+        if let Err(error) = bridge.finish(netlink, &port.device) {
+            // What cannot be finished must not stay.
+            bridge.remove(netlink);
+            return Err(error.into());
         }
-        finished?;
         Ok(bridge)
     }
 }
 
+/// Removes bridges of ours that nobody holds a port for: their run ended without taking them away. A live run makes its port
+/// first, and nobody else's has its number; so a bridge of the name that is wanted here is one of them.
+fn remove_leftovers(netlink: &mut Netlink, wanted: &str) -> io::Result<()> {
+    let bridges = format!("{OWN_PREFIX}{BRIDGE}");
+    let all = netlink.devices()?;
+    let has_port = |number: &str| all.iter().any(|link| link.name == format!("{OWN_PREFIX}{PORT}{number}"));
+    let is_left = |link: &&Device| {
+        let number = link.name.strip_prefix(&bridges);
+        let is_ours = link.alias.as_deref() == Some(TUNNEL_ALIAS);
+        is_ours && number.is_some_and(|number| link.name == wanted || !has_port(number))
+    };
+    all.iter().filter(is_left).try_for_each(|link| netlink.remove(link.index))
+}
+
 impl Port {
     fn make(file: &File, netlink: &mut Netlink, object: &mut Ebpf) -> Result<Self, SegmenterError> {
-        let name = tun::make(file, Layer::Ethernet, &format!("{PORT}%d")).map_err(SegmenterError::Port)?;
+        let pattern = format!("{OWN_PREFIX}{PORT}%d");
+        let name = tun::make(file, Layer::Ethernet, &pattern).map_err(SegmenterError::Port)?;
         let device = Named::of(netlink, name)?;
-        netlink.set_alias(device.index, TUNNEL_ALIAS)?;
-        // A bridge forwards nothing that is longer than its port says.
-        netlink.set_mtu(device.index, PORT_MTU)?;
-        // It is there before the device is up: nothing but copies goes through it.
-        let program = programs::attach(object, "mirror_leave", &device.name, TcAttachType::Egress)?;
-        Ok(Self { device, _program: program })
+        match device.set_up_port(netlink, object) {
+            Ok(program) => Ok(Self { device, _program: program }),
+            Err(error) => {
+                // The file is for one device.
+                device.remove(netlink);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -174,27 +203,37 @@ impl Named {
         Ok(Self { name, index })
     }
 
+    fn set_up_port(&self, netlink: &mut Netlink, object: &mut Ebpf) -> Result<SchedClassifierLink, SegmenterError> {
+        netlink.set_alias(self.index, TUNNEL_ALIAS)?;
+        // It is there before the device is up: nothing but copies goes through it.
+        Ok(programs::attach(object, "mirror_leave", &self.name, TcAttachType::Egress)?)
+    }
+
     fn finish(&self, netlink: &mut Netlink, port: &Self) -> io::Result<()> {
         interface::set_transmit_checksums(&self.name, false)?;
+        // A bridge forwards nothing that is longer than its port says.
+        netlink.set_mtu(port.index, PORT_MTU)?;
         netlink.put_under(port.index, self.index)?;
         netlink.up(port.index)?;
         netlink.up(self.index)
     }
 
+    /// The device, whatever somebody calls it now.
     fn find(&self, netlink: &mut Netlink) -> io::Result<Option<Device>> {
-        Ok(netlink.device(self.index)?.filter(|link| link.name == self.name))
+        Ok(netlink.device(self.index)?.filter(|link| link.alias.as_deref() == Some(TUNNEL_ALIAS)))
     }
 
-    fn remove(&self, netlink: &mut Netlink) -> io::Result<()> {
-        match self.find(netlink)? {
-            Some(_) => netlink.remove(self.index),
-            None => Ok(()),
+    fn remove(&self, netlink: &mut Netlink) {
+        if let Ok(Some(_)) = self.find(netlink) {
+            netlink.remove(self.index).unwrap_or_default();
         }
     }
 }
 
-// What the names begin with; the number behind is the same, and the kernel's.
-const BRIDGE: &str = "flowtap-s";
-const PORT: &str = "flowtap-p";
+// What the names have behind what all of ours begin with; the number that follows is the same, and the kernel's.
+const BRIDGE: &str = "s";
+const PORT: &str = "p";
 /// The most that a tap device has, and more than any frame needs.
 const PORT_MTU: u32 = 65_521;
+/// After a refusal: one is nearly always lasting, and asking for a module that is not there starts a program each time.
+const REST_ROUNDS: u32 = 60;

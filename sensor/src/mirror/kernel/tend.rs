@@ -1,4 +1,4 @@
-//! What changes by itself under the mirror, and what people should know of it: routes, MTUs, and tunnel devices that
+//! What changes by itself under the mirror, and what people should know of it: routes, MTUs, and devices of ours that
 //! somebody removes.
 
 use super::{
@@ -39,8 +39,8 @@ pub enum Notice {
         /// Why.
         cause: String,
     },
-    /// A tunnel device was taken away by somebody, and has been made again.
-    TunnelMadeAgain {
+    /// A device of ours was taken away or changed by somebody, and has been made again.
+    DeviceMadeAgain {
         /// Its name.
         device: String,
     },
@@ -74,8 +74,8 @@ impl fmt::Display for Notice {
                 "there is no device that makes wire frames of large copies: {cause}; they take the slower way through the \
                  IP stack"
             ),
-            Self::TunnelMadeAgain { device } => {
-                write!(f, "the mirror's tunnel device {device} was removed by somebody; it has been made again")
+            Self::DeviceMadeAgain { device } => {
+                write!(f, "the mirror's device {device} was removed or changed by somebody; it has been made again")
             }
             Self::TunnelGone { device, cause } => write!(
                 f,
@@ -87,22 +87,20 @@ impl fmt::Display for Notice {
 }
 
 impl KernelMirror {
-    /// Looks after what changes by itself: routes and MTUs, and tunnel devices that somebody removes. To be called every
+    /// Looks after what changes by itself: routes and MTUs, and devices of ours that somebody removes. To be called every
     /// few seconds. What it finds is told once, and again when it changes.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn tend(&mut self) -> Result<Vec<Notice>, KernelMirrorError> {
         let mut notices = self.tend_tunnels()?;
-        let segmenter = self.segmenter.tend(&mut self.netlink, &mut self.object).map_err(KernelMirrorError::Netlink)?;
-        notices.extend(segmenter.map(|device| Notice::TunnelMadeAgain { device }));
         let has_lost_link = self.has_lost_link_layer().map_err(KernelMirrorError::Netlink)?;
         if has_lost_link {
             self.link_program = None;
         }
         if has_lost_link || self.no_link.is_some() {
             self.give_link_layer();
-            notices.extend(self.link_device().map(|device| Notice::TunnelMadeAgain { device }));
+            notices.extend(self.link_device().map(|device| Notice::DeviceMadeAgain { device }));
         }
         for tap in self.taps.values_mut() {
             let link = self.netlink.link(tap.device.index).map_err(KernelMirrorError::Netlink)?;
@@ -114,7 +112,15 @@ impl KernelMirror {
             self.cut(&mirror, &paths)?;
             self.paths = paths;
         }
+        let has_use = self.direct.has_use(&mirror, &self.paths);
+        if has_use {
+            let segmenter = self.segmenter.tend(&mut self.netlink, &mut self.object);
+            notices.extend(segmenter.map(|device| Notice::DeviceMadeAgain { device }));
+        }
         self.write_all_targets()?;
+        if !has_use {
+            self.segmenter.remove(&mut self.netlink);
+        }
         let state = self.path_notices();
         notices.extend(state.iter().filter(|notice| !self.noticed.contains(notice)).cloned());
         self.noticed = state;
@@ -151,7 +157,7 @@ impl KernelMirror {
                     again.account = tunnel.account;
                     *tunnel = again;
                     self.gone.clear();
-                    notices.push(Notice::TunnelMadeAgain { device });
+                    notices.push(Notice::DeviceMadeAgain { device });
                 }
                 Err(error) => {
                     let gone = Notice::TunnelGone { device, cause: error.to_string() };

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     capture::kernel::Attachment,
     mirror::{Encapsulation, Mirror, Offload, netlink::Netlink},
-    sys::interface,
+    sys::interface::{self, OWN_PREFIX},
 };
 use aya::{
     Ebpf,
@@ -109,7 +109,7 @@ impl TunnelKind {
             Encapsulation::Geneve => 'g',
         };
         // At most fifteen characters, which is all that the kernel takes.
-        format!("flowtap-{letter}{}", self.port)
+        format!("{OWN_PREFIX}{letter}{}", self.port)
     }
 }
 

@@ -129,7 +129,7 @@ fn a_device_that_is_taken_away_is_made_again_and_one_that_cannot_be_had_is_told(
     assert_eq!(arrive(), 1);
     ip("link delete flowtap-l0");
     assert_eq!((arrive(), outcome(&mirror, CopyOutcome::NoDevice)), (0, 1));
-    assert_eq!(mirror.tend().unwrap(), [Notice::TunnelMadeAgain { device: "flowtap-l0".to_owned() }]);
+    assert_eq!(mirror.tend().unwrap(), [Notice::DeviceMadeAgain { device: "flowtap-l0".to_owned() }]);
     assert_eq!(arrive(), 1);
     // The way on is gone: what the clone met there is told to the tap.
     ip("link delete flowtap-v4789");

@@ -85,7 +85,7 @@ impl<'a> Outer<'a> {
     /// `None` for what is no UDP packet to a tunnel port. Lengths must agree with each other.
     pub(super) fn read(frame: &'a [u8]) -> Option<Self> {
         let packet = Packet::read(frame)?;
-        if packet.protocol != UDP || packet.is_piece || ![4789, 6081].contains(&packet.dst_port) {
+        if packet.protocol != UDP || packet.is_piece || ![4789, 4790, 6081].contains(&packet.dst_port) {
             return None;
         }
         let udp = packet.transport;

@@ -172,7 +172,7 @@ fn a_tunnel_device_that_is_removed_is_made_again() {
     datagrams(&net, 10, 100);
     assert_eq!((frames_of(&mirror), outcome(&mirror, CopyOutcome::NoDevice)), ((20, 10, 10), 10));
     let device = "flowtap-v4789".to_owned();
-    assert_eq!(mirror.tend().unwrap(), [Notice::TunnelMadeAgain { device }]);
+    assert_eq!(mirror.tend().unwrap(), [Notice::DeviceMadeAgain { device }]);
     let ((), received) = net.collector.capture(COLLECTOR, || datagrams(&net, 10, 100));
     assert_eq!(received.iter().filter(|frame| Outer::read(frame).is_some()).count(), 10);
     assert_eq!(frames_of(&mirror), (30, 20, 10));
