@@ -34,7 +34,6 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use core::mem::transmute;
 use flowtap_abi::{
     choice,
     mirror::{COPY_DIRECT, COPY_MARK, COPY_MARK_MASK, CopySize, DIRECT_HEAD_BYTES, DIRECT_OUTER_BYTES, DirectPath},
@@ -140,8 +139,9 @@ fn usable(path: *mut DirectPath) -> Option<u32> {
 }
 
 /// Reads the beginning of a frame; the traffic class of the packet in it. Of super-packets only those of TCP: the kernel
-/// loses where the checksum of others is when it makes room before them (datagrams from a device that completes none).
-#[inline(always)]
+/// loses where the checksum of others is when it makes room before them (datagrams from a device that completes none). By
+/// itself, so that it takes no registers of what goes straight.
+#[inline(never)]
 fn beginning(context: &TcContext, frame: &mut Small, is_super_packet: bool) -> Option<u8> {
     // SAFETY: the context is valid, and there is room for as many bytes.
     let failed = unsafe { bpf_skb_load_bytes(context.skb.skb.cast(), 0, frame.as_mut_ptr().cast(), BEGINNING_BYTES) };
@@ -157,19 +157,14 @@ fn beginning(context: &TcContext, frame: &mut Small, is_super_packet: bool) -> O
     (!is_super_packet || protocol == TCP).then_some(traffic_class)
 }
 
-/// The outer headers of a copy, and its own Ethernet header, in words as on the wire.
-#[repr(C, align(8))]
-struct Head([u16; DIRECT_HEAD_BYTES / 2]);
+/// The outer headers of a copy, and its own Ethernet header, as on the wire. They are put together in whole words: the
+/// helper that copies them from the stack would wait for each smaller part.
+struct Head([u64; DIRECT_HEAD_BYTES / 8]);
 
 impl Head {
     /// Of a super-packet each segment gets its own lengths, identification and checksum when it is cut.
     #[inline(always)]
     fn new(path: &DirectPath, frame: &Small, length_bytes: u32, traffic_class: u8, flow: u32) -> Self {
-        // SAFETY: both are as many bytes, and any bytes are valid for both.
-        let Self(mut words) = unsafe { transmute::<[u64; DIRECT_HEAD_BYTES / 8], Self>(path.head) };
-        for word in 0..ETHERNET_BYTES as usize / 2 {
-            words[DIRECT_OUTER_BYTES / 2 + word] = frame[word];
-        }
         let ecn = match traffic_class & ECN_MASK {
             ECN_CONGESTED => ECN_CAPABLE,
             ecn => ecn,
@@ -179,13 +174,25 @@ impl Head {
         let ip_bytes = (udp_bytes + IPV4_BYTES).to_be();
         // SAFETY: it takes nothing.
         let identification = if path.identifies == 0 { 0 } else { unsafe { bpf_get_prandom_u32() as u16 } };
-        words[IP] |= ecn;
-        words[IP + 1] = ip_bytes;
-        words[IP + 2] = identification;
-        words[IP + 5] = !folded(path.sum + u32::from(ecn) + u32::from(ip_bytes) + u32::from(identification));
-        words[UDP_HEADER] = choice::source_port(u64::from(flow)).to_be();
-        words[UDP_HEADER + 2] = udp_bytes.to_be();
-        Self(words)
+        let sum = !folded(path.sum + u32::from(ecn) + u32::from(ip_bytes) + u32::from(identification));
+        let mut head = Self(path.head);
+        head.put(IP, ecn);
+        head.put(IP + 1, ip_bytes);
+        head.put(IP + 2, identification);
+        head.put(IP + 5, sum);
+        head.put(UDP_HEADER, choice::source_port(u64::from(flow)).to_be());
+        head.put(UDP_HEADER + 2, udp_bytes.to_be());
+        for word in 0..ETHERNET_BYTES as usize / 2 {
+            head.put(DIRECT_OUTER_BYTES / 2 + word, frame[word]);
+        }
+        head
+    }
+
+    /// Puts a word of sixteen bits, as on the wire, where there are zeros.
+    #[inline(always)]
+    fn put(&mut self, at: usize, word: u16) {
+        let Self(words) = self;
+        words[at / 4] |= (u64::from(u16::from_le(word)) << (at % 4 * 16)).to_le();
     }
 }
 
