@@ -36,7 +36,9 @@ use aya_ebpf::{
 use facts::{Facts, Place, READ, SHORT};
 use flowtap_abi::{
     Direction, choice,
-    mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, CopySize, RuleList, TARGETS_OF_SESSION_MAX, Unjudged},
+    mirror::{
+        COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, CopySize, RuleList, TARGETS_OF_SESSION_MAX, Unjudged,
+    },
 };
 use tables::Scratch;
 
