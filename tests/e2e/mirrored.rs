@@ -129,7 +129,8 @@ fn every_capture_arrives_as_it_was() {
             changed += 1;
         }
     }
-    assert!(sent > 2000, "only {sent} copies");
+    let least = if oracle().is_some() { 2000 } else { 500 };
+    assert!(sent > least, "only {sent} copies");
     assert!(changed > 0, "no frame had a checksum to complete or was a super-packet");
 }
 
