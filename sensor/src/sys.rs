@@ -9,7 +9,6 @@ pub mod clock;
 #[cfg(feature = "ebpf")]
 pub mod drained_map;
 pub mod fanout;
-#[cfg(feature = "ebpf")]
 pub mod interface;
 pub mod memory;
 pub mod packet_socket;
