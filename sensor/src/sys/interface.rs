@@ -26,7 +26,7 @@ pub fn present(is_wanted: impl Fn(&str) -> bool) -> io::Result<BTreeMap<String, 
 }
 
 /// Whether a device of that name is one of ours.
-pub fn is_ours(name: &str) -> bool {
+fn is_ours(name: &str) -> bool {
     name.starts_with(OWN_PREFIX)
 }
 
