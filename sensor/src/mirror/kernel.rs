@@ -49,7 +49,7 @@ use segmenter::Segmenter;
 use std::collections::HashMap;
 use tables::{Generation, Tables, add};
 use taps::{Tap, is_idle};
-use tunnel::{Claims, Tunnel, tunnels_of};
+use tunnel::{Claims, Tunnel, TunnelKind, tunnels_of};
 
 /// The mirror in the kernel. Dropping it stops mirroring and takes its tunnel devices away.
 pub struct KernelMirror {
@@ -173,38 +173,15 @@ impl KernelMirror {
     pub fn replace(&mut self, plan: Plan) -> Result<(), KernelMirrorError> {
         let paths = self.paths_of(&plan.mirror);
         refusal::check(&plan.mirror, &paths)?;
-        let wanted = tunnels_of(&plan.mirror, &paths)?;
-        for (kind, completes) in &wanted {
-            if !self.tunnels.iter().any(|tunnel| tunnel.kind == *kind) {
-                let Self { netlink, object, claims, .. } = self;
-                let tunnel = Tunnel::make(netlink, object, claims, *kind, *completes)?;
-                let taken: Vec<u32> = self.tunnels.iter().filter_map(|tunnel| tunnel.account).collect();
-                // One that was there before, and comes back, has its losses already.
-                if !self.losses.iter().any(|losses| losses.device == tunnel.name) {
-                    self.losses.push(TunnelLosses { device: tunnel.name.clone(), ..TunnelLosses::default() });
-                }
-                let index = tunnel.index;
-                self.tunnels.push(tunnel);
-                let account = self.direct.open(index, &taken)?;
-                if let Some(tunnel) = self.tunnels.last_mut() {
-                    tunnel.account = account;
-                }
-            }
-        }
-        let has_use = self.direct.has_use(&plan.mirror, &paths);
-        if has_use {
-            self.segmenter.tend(&mut self.netlink, &mut self.object);
-        }
         let healthy = self.health_of(&plan.mirror);
-        let next = self.write_generation(&plan, &paths, &healthy)?;
-        let ready = self.attach_for(&plan.mirror, &paths).and_then(|()| Ok(self.tables.switch(&next)?));
-        if let Err(error) = ready {
-            self.tables.clear(&next)?;
-            if !self.direct.has_use(&self.plan.mirror, &self.paths) {
-                self.segmenter.remove(&mut self.netlink);
+        let next = match self.prepare(&plan, &paths, &healthy) {
+            Ok(next) => next,
+            Err(error) => {
+                // What stood in the way says more than what is left of it.
+                self.settle().unwrap_or_default();
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
         let before = std::mem::replace(&mut self.generation, next);
         let plan_before = std::mem::replace(&mut self.plan, plan);
         (self.paths, self.healthy) = (paths, healthy);
@@ -216,25 +193,80 @@ impl KernelMirror {
             totals.iter_mut().zip(&counts).for_each(|(sum, more)| add(sum, more));
         }
         self.tables.clear(&before)?;
-        // Programs that nothing needs any more go only now: until the switch they worked by the old plan.
+        self.settle()
+    }
+
+    /// Makes all that a plan needs beyond what is there, and puts it in force. Up to then the old one has all it needs.
+    fn prepare(
+        &mut self,
+        plan: &Plan,
+        paths: &[Option<Path>],
+        healthy: &[bool],
+    ) -> Result<Generation, KernelMirrorError> {
+        for (kind, completes) in tunnels_of(&plan.mirror, paths)? {
+            match self.tunnels.iter().find(|tunnel| tunnel.kind == kind) {
+                // What the kernel completes is right for the old plan too.
+                Some(tunnel) if !completes => tunnel.leave_to_card(false)?,
+                Some(_) => {}
+                None => self.make_tunnel(kind, completes)?,
+            }
+        }
+        if self.direct.has_use(&plan.mirror, paths) {
+            self.segmenter.tend(&mut self.netlink, &mut self.object);
+        }
+        let next = self.write_generation(plan, paths, healthy)?;
+        let ready = self.attach_for(&plan.mirror, paths).and_then(|()| Ok(self.tables.switch(&next)?));
+        match ready {
+            Ok(()) => Ok(next),
+            Err(error) => {
+                self.tables.clear(&next)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Sees to it that programs and devices are those that the plan in force needs, and takes the others away.
+    fn settle(&mut self) -> Result<(), KernelMirrorError> {
         let mirror = &self.plan.mirror;
         for tap in self.taps.values_mut().filter(|tap| is_idle(mirror, &tap.device.name)) {
             tap.programs = None;
         }
+        self.settle_ways()
+    }
+
+    /// The same of those on the ways to targets.
+    fn settle_ways(&mut self) -> Result<(), KernelMirrorError> {
+        self.cut_no_others();
+        let wanted = tunnels_of(&self.plan.mirror, &self.paths)?;
         for at in (0..self.tunnels.len()).rev() {
-            let is_wanted =
-                self.tunnels.get(at).is_some_and(|tunnel| wanted.iter().any(|(kind, _)| *kind == tunnel.kind));
-            if !is_wanted {
-                self.count_losses(at)?;
-                let tunnel = self.tunnels.remove(at);
-                self.claims.release(&tunnel.name);
-                tunnel.remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
+            let Some(tunnel) = self.tunnels.get(at) else { continue };
+            if let Some((_, completes)) = wanted.iter().find(|(kind, _)| *kind == tunnel.kind) {
+                tunnel.leave_to_card(*completes)?;
+                continue;
             }
+            self.count_losses(at)?;
+            let tunnel = self.tunnels.remove(at);
+            self.claims.release(&tunnel.name);
+            tunnel.remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
         }
-        if !has_use {
+        if !self.direct.has_use(&self.plan.mirror, &self.paths) {
             self.segmenter.remove(&mut self.netlink);
         }
         Ok(())
+    }
+
+    fn make_tunnel(&mut self, kind: TunnelKind, completes: bool) -> Result<(), KernelMirrorError> {
+        let Self { netlink, object, claims, .. } = self;
+        let mut tunnel = Tunnel::make(netlink, object, claims, kind, completes)?;
+        // One that was there before, and comes back, has its losses already.
+        if !self.losses.iter().any(|losses| losses.device == tunnel.name) {
+            self.losses.push(TunnelLosses { device: tunnel.name.clone(), ..TunnelLosses::default() });
+        }
+        let taken: Vec<u32> = self.tunnels.iter().filter_map(|tunnel| tunnel.account).collect();
+        let account = self.direct.open(tunnel.index, &taken);
+        tunnel.account = account.as_ref().ok().copied().flatten();
+        self.tunnels.push(tunnel);
+        account.map(drop).map_err(KernelMirrorError::from)
     }
 
     /// Ends, and says what became of everything. What the programs had begun is finished first.

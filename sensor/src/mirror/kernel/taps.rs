@@ -53,14 +53,9 @@ impl KernelMirror {
         self.cut(mirror, paths)
     }
 
-    /// Attaches the program that cuts to the devices that cut sessions leave by, and to no others.
+    /// Attaches the program that cuts to the devices that cut sessions leave by.
     pub(super) fn cut(&mut self, mirror: &Mirror, paths: &[Option<Path>]) -> Result<(), KernelMirrorError> {
-        let sessions = mirror.sessions().iter().filter(|session| session.packet_length.is_some());
-        let targets = sessions.flat_map(|session| session.targets.iter());
-        let wanted: Vec<&Path> =
-            targets.filter_map(|target| paths.get(usize::from(*target)).and_then(Option::as_ref)).collect();
-        self.cuts.retain(|index, _| wanted.iter().any(|path| path.device == *index));
-        for path in wanted {
+        for path in cut_paths(mirror, paths) {
             if self.cuts.contains_key(&path.device) {
                 continue;
             }
@@ -71,6 +66,19 @@ impl KernelMirror {
         }
         Ok(())
     }
+
+    /// Takes that program away from devices that no session which cuts leaves by.
+    pub(super) fn cut_no_others(&mut self) {
+        let Self { cuts, plan, paths, .. } = self;
+        cuts.retain(|index, _| cut_paths(&plan.mirror, paths).any(|path| path.device == *index));
+    }
+}
+
+/// The paths of sessions that cut.
+fn cut_paths<'a>(mirror: &'a Mirror, paths: &'a [Option<Path>]) -> impl Iterator<Item = &'a Path> {
+    let sessions = mirror.sessions().iter().filter(|session| session.packet_length.is_some());
+    let targets = sessions.flat_map(|session| session.targets.iter());
+    targets.filter_map(|target| paths.get(usize::from(*target)).and_then(Option::as_ref))
 }
 
 /// Whether nothing at an interface of that name can be mirrored.

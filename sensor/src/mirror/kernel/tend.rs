@@ -112,15 +112,12 @@ impl KernelMirror {
             self.cut(&mirror, &paths)?;
             self.paths = paths;
         }
-        let has_use = self.direct.has_use(&mirror, &self.paths);
-        if has_use {
+        if self.direct.has_use(&mirror, &self.paths) {
             let segmenter = self.segmenter.tend(&mut self.netlink, &mut self.object);
             notices.extend(segmenter.map(|device| Notice::DeviceMadeAgain { device }));
         }
         self.write_all_targets()?;
-        if !has_use {
-            self.segmenter.remove(&mut self.netlink);
-        }
+        self.settle_ways()?;
         let state = self.path_notices();
         notices.extend(state.iter().filter(|notice| !self.noticed.contains(notice)).cloned());
         self.noticed = state;

@@ -192,6 +192,15 @@ impl Tunnel {
         Ok(Self { kind, name: name.to_owned(), index, account: None, before: Sent::default(), _programs: programs })
     }
 
+    /// Whether the device behind the route makes wire frames and completes checksums, from now on. A tunnel device that is
+    /// gone is made again in time.
+    pub(super) fn leave_to_card(&self, completes: bool) -> Result<(), TunnelError> {
+        match interface::set_transmit_checksums(&self.name, completes) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            done => done.map_err(|cause| TunnelError::Device { name: self.name.clone(), cause }),
+        }
+    }
+
     /// What was lost behind the device since this was last asked; `None` if the device is gone.
     pub(super) fn lost(&mut self, netlink: &mut Netlink) -> io::Result<Option<Sent>> {
         let Some(link) = netlink.device(self.index)?.filter(|link| link.name == self.name && link.is_up) else {

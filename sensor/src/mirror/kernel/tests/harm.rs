@@ -178,6 +178,31 @@ fn a_tunnel_device_that_is_removed_is_made_again() {
     assert_eq!(frames_of(&mirror), (30, 20, 10));
 }
 
+/// Else frames would leave it unfinished.
+#[test]
+fn checksums_that_somebody_leaves_to_a_card_are_completed_again() {
+    let Some(_net) = Net::join() else { return };
+    let plan = plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TAP, &filter(&[protocol("udp")]))]);
+    let Some(mut mirror) = mirrored(plan.clone(), TAP) else { return };
+    let features = || {
+        let output = std::process::Command::new("ethtool").args(["-k", "flowtap-v4789"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let completes =
+        || features().contains("\ntx-checksumming: off\n") && features().contains("\n\ttx-tcp-segmentation: off");
+    assert!(completes(), "{}", features());
+    for by_plan in [false, true] {
+        run("ethtool", "-K flowtap-v4789 tx on");
+        assert!(!completes(), "{}", features());
+        if by_plan {
+            mirror.replace(plan.clone()).unwrap();
+        } else {
+            assert_eq!(mirror.tend().unwrap(), []);
+        }
+        assert!(completes(), "{}", features());
+    }
+}
+
 #[test]
 fn a_path_too_small_is_told_and_frames_are_fragmented_or_skipped() {
     let Some(net) = Net::join() else { return };

@@ -1,7 +1,7 @@
 //! Which session takes a packet: the kernel's answer against the decider's, and plans replaced under load.
 
 use super::{
-    super::{CopyOutcome, KernelMirror, MirrorSizes, Plan, programs},
+    super::{CopyOutcome, KernelMirror, KernelMirrorError, MirrorSizes, Plan, programs},
     filter,
     frames::{Outer, TCP, UDP, ethernet, ip as ip_packet, udp},
     frames_of, mirrored,
@@ -169,6 +169,35 @@ fn plans_replaced_under_load_lose_and_double_nothing() {
     assert!(numbers.iter().copied().eq(0..20_000), "{} of 20000 copies, in order and once", numbers.len());
     let (matched, mirrored, skipped) = frames_of(&mirror);
     assert!(matched >= 20_000 && skipped == 0 && mirrored == matched, "{matched} {mirrored} {skipped}");
+}
+
+#[test]
+fn a_plan_that_does_not_fit_leaves_the_old_one_and_its_devices_alone() {
+    const LENGTH: usize = 128;
+    let Some(net) = Net::join() else { return };
+    let all = filter(&[protocol("tcp")]);
+    let mut cuts = session(1, TAP, &all);
+    cuts.packet_length = Some(LENGTH.to_string().parse().unwrap());
+    let sizes = MirrorSizes { known_max: 256, ..MirrorSizes::default() };
+    let Ok(mut mirror) = KernelMirror::new(plan(vec![target("ids", COLLECTOR_V4)], vec![cuts]), &sizes) else { return };
+    mirror.attach(&Device::find(TAP).unwrap()).unwrap();
+
+    // At another port, uncut, and more targets than there is room for.
+    let mut other = target("other", COLLECTOR_V4);
+    other.port = 4790.try_into().unwrap();
+    let many =
+        (0..1000).map(|number| target(&format!("ids{number}"), &format!("10.85.{}.{}", number / 250, number % 250)));
+    let too_large = plan(std::iter::once(other).chain(many).collect(), vec![session(2, "*", &all)]);
+    let refused = mirror.replace(too_large).unwrap_err();
+    assert!(matches!(refused, KernelMirrorError::Tables(_)), "{refused:?}");
+    for device in ["flowtap-v4790", "flowtap-s0", "flowtap-p0"] {
+        assert!(Device::find(device).is_err(), "{device} is left");
+    }
+    let ((), received) = net.collector.capture(COLLECTOR, || download(&net));
+    let copies: Vec<_> = received.iter().filter_map(|frame| Outer::read(frame)).collect();
+    assert!(copies.iter().all(|copy| copy.dst_port == 4789 && copy.inner.len() <= LENGTH));
+    assert_eq!(frames_of(&mirror), (copies.len() as u64, copies.len() as u64, 0));
+    assert!(copies.len() >= DOWNLOAD_BYTES / 1448);
 }
 
 #[test]
