@@ -10,10 +10,10 @@
 //! so were the rest of the choices here.
 
 mod counters;
+mod device;
 mod direct;
 mod link;
 mod losses;
-mod netlink;
 mod path;
 mod plan;
 mod programs;
@@ -25,6 +25,7 @@ mod tend;
 mod tunnel;
 
 pub use counters::{CopyTotals, MirrorCounters, SessionCounters, TunnelLosses, is_skip, outcome_name};
+pub use device::TUNNEL_ALIAS;
 pub use flowtap_abi::mirror::{COPY_MARK, COPY_MARK_MASK, CopyOutcome};
 pub use path::{Path, PathTooSmall};
 pub use plan::Plan;
@@ -32,7 +33,7 @@ pub use programs::{MirrorSizes, ProgramsError};
 pub use refusal::KernelMirrorError;
 pub use tables::TablesError;
 pub use tend::Notice;
-pub use tunnel::{TUNNEL_ALIAS, TunnelError};
+pub use tunnel::TunnelError;
 
 use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation, netlink::Netlink};
 use crate::{
@@ -246,8 +247,8 @@ impl KernelMirror {
             }
             self.count_losses(at)?;
             let tunnel = self.tunnels.remove(at);
-            self.claims.release(&tunnel.name);
-            tunnel.remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
+            self.claims.release(&tunnel.device.name);
+            tunnel.device.remove(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
         }
         if !self.direct.has_use(&self.plan.mirror, &self.paths) {
             self.segmenter.remove(&mut self.netlink);
@@ -259,11 +260,11 @@ impl KernelMirror {
         let Self { netlink, object, claims, .. } = self;
         let mut tunnel = Tunnel::make(netlink, object, claims, kind, completes)?;
         // One that was there before, and comes back, has its losses already.
-        if !self.losses.iter().any(|losses| losses.device == tunnel.name) {
-            self.losses.push(TunnelLosses { device: tunnel.name.clone(), ..TunnelLosses::default() });
+        if !self.losses.iter().any(|losses| losses.device == tunnel.device.name) {
+            self.losses.push(TunnelLosses { device: tunnel.device.name.clone(), ..TunnelLosses::default() });
         }
         let taken: Vec<u32> = self.tunnels.iter().filter_map(|tunnel| tunnel.account).collect();
-        let account = self.direct.open(tunnel.index, &taken);
+        let account = self.direct.open(tunnel.device.index, &taken);
         tunnel.account = account.as_ref().ok().copied().flatten();
         self.tunnels.push(tunnel);
         account.map(drop).map_err(KernelMirrorError::from)
@@ -344,7 +345,7 @@ impl Drop for KernelMirror {
         self.segmenter.remove(&mut self.netlink);
         for tunnel in self.tunnels.drain(..) {
             // Nobody is left to be told; a device that stays is known as ours next time.
-            tunnel.remove(&mut self.netlink).unwrap_or_default();
+            tunnel.device.remove(&mut self.netlink).unwrap_or_default();
         }
     }
 }

@@ -6,10 +6,11 @@
 
 use super::{
     KernelMirror,
+    device::OwnDevice,
     programs::{self, Bare, ProgramsError},
 };
 use crate::{
-    mirror::{kernel::TUNNEL_ALIAS, netlink::Netlink},
+    mirror::netlink::Netlink,
     sys::{
         interface::OWN_PREFIX,
         tun::{self, Layer},
@@ -22,8 +23,7 @@ use std::{fs::File, io};
 #[derive(Debug)]
 pub(super) struct LinkDevice {
     file: io::Result<File>,
-    /// Name and index.
-    made: Option<(String, u32)>,
+    made: Option<OwnDevice>,
 }
 
 /// Why there is no such device.
@@ -54,19 +54,17 @@ impl LinkDevice {
         Self { file: Err(why.into()), made: None }
     }
 
-    /// Name and index of the device, which is made if it is not there.
-    fn make(&mut self, netlink: &mut Netlink) -> io::Result<(String, u32)> {
-        if let Some((name, index)) = &self.made
-            && netlink.device(*index)?.is_some_and(|link| link.name == *name)
+    /// The device, which is made if it is not there.
+    fn make(&mut self, netlink: &mut Netlink) -> io::Result<OwnDevice> {
+        if let Some(made) = &self.made
+            && made.state(netlink)?.is_some()
         {
-            return Ok((name.clone(), *index));
+            return Ok(made.clone());
         }
         let file = self.file.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        let name = tun::make(file, Layer::Ip, &format!("{OWN_PREFIX}l%d"))?;
-        let index = netlink.device_by_name(&name)?.ok_or(io::ErrorKind::NotFound)?.index;
-        netlink.set_alias(index, TUNNEL_ALIAS)?;
-        self.made = Some((name.clone(), index));
-        Ok((name, index))
+        let made = OwnDevice::new(netlink, tun::make(file, Layer::Ip, &format!("{OWN_PREFIX}l%d"))?)?;
+        self.made = Some(made.clone());
+        Ok(made)
     }
 }
 
@@ -86,18 +84,17 @@ impl KernelMirror {
 
     /// Whether the device was there and is gone.
     pub(super) fn has_lost_link_layer(&mut self) -> io::Result<bool> {
-        let Some((name, index)) = self.link_program.as_ref().and(self.link.made.as_ref()) else { return Ok(false) };
-        let link = self.netlink.device(*index)?;
-        Ok(!link.is_some_and(|link| link.name == *name && link.is_up))
+        let Some(made) = self.link_program.as_ref().and(self.link.made.as_ref()) else { return Ok(false) };
+        Ok(!made.state(&mut self.netlink)?.is_some_and(|state| state.link.is_up))
     }
 
     /// The device's name while it does its work.
     pub(super) fn link_device(&self) -> Option<String> {
-        self.link_program.as_ref().and(self.link.made.as_ref()).map(|(name, _)| name.clone())
+        self.link_program.as_ref().and(self.link.made.as_ref()).map(|made| made.name.clone())
     }
 
     fn try_link(&mut self) -> Result<(), LinkError> {
-        let (name, index) = self.link.make(&mut self.netlink)?;
+        let OwnDevice { name, index } = self.link.make(&mut self.netlink)?;
         // It is there before the device is up: nothing but copies goes through it.
         let program = programs::attach(&mut self.object, "mirror_link", &name, TcAttachType::Egress)?;
         self.netlink.up(index)?;

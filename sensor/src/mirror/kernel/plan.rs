@@ -114,7 +114,7 @@ impl KernelMirror {
                 let path = paths.get(usize::from(at)).and_then(Option::as_ref);
                 let kind = TunnelKind { encapsulation: target.encapsulation, port: target.port };
                 let tunnel = self.tunnels.iter().find(|tunnel| tunnel.kind == kind);
-                let device = tunnel.map_or(0, |tunnel| tunnel.index);
+                let device = tunnel.map_or(0, |tunnel| tunnel.device.index);
                 let frame_bytes_max = match (session.packet_length, path) {
                     // What is cut fits, or is cut where it is fragmented.
                     (Some(_), _) | (None, None) => u32::MAX,

@@ -12,8 +12,7 @@
 //! Authority: ip-link(8), bridge(8), the kernel's Documentation/networking/tuntap.rst.
 
 use super::{
-    TUNNEL_ALIAS,
-    netlink::Device,
+    device::{DeviceState, OwnDevice},
     programs::{self, ProgramsError},
 };
 use crate::{
@@ -34,7 +33,7 @@ use std::{fs::File, io};
 pub(super) struct Segmenter {
     file: io::Result<File>,
     port: Option<Port>,
-    bridge: Option<Named>,
+    bridge: Option<OwnDevice>,
     /// Why there is none, though it is wanted.
     pub(super) refusal: Option<String>,
     /// Rounds until it is tried again.
@@ -42,15 +41,9 @@ pub(super) struct Segmenter {
 }
 
 struct Port {
-    device: Named,
+    device: OwnDevice,
     /// Held so that it stays attached.
     _program: SchedClassifierLink,
-}
-
-/// A device that was made by us.
-struct Named {
-    name: String,
-    index: u32,
 }
 
 /// Why there are no such devices.
@@ -104,7 +97,7 @@ impl Segmenter {
         }
         let before = self.bridge.take();
         if let Some(bridge) = &before {
-            bridge.remove(netlink);
+            bridge.remove(netlink).unwrap_or_default();
         }
         match self.make(netlink, object) {
             Ok(bridge) => {
@@ -122,21 +115,23 @@ impl Segmenter {
     pub(super) fn remove(&mut self, netlink: &mut Netlink) {
         (self.refusal, self.rests) = (None, 0);
         for device in self.bridge.take().into_iter().chain(self.port.take().map(|port| port.device)) {
-            device.remove(netlink);
+            device.remove(netlink).unwrap_or_default();
         }
     }
 
     fn is_whole(&self, netlink: &mut Netlink) -> io::Result<bool> {
         let (Some(bridge), Some(port)) = (&self.bridge, &self.port) else { return Ok(false) };
-        let is_port = |link: Device| link.is_up && link.controller == Some(bridge.index) && link.mtu == PORT_MTU;
-        let has_port = port.device.find(netlink)?.is_some_and(is_port);
-        Ok(has_port && bridge.find(netlink)?.is_some_and(|link| link.is_up))
+        let is_port = |state: DeviceState| {
+            state.link.is_up && state.controller == Some(bridge.index) && state.link.mtu == PORT_MTU
+        };
+        let has_port = port.device.state(netlink)?.is_some_and(is_port);
+        Ok(has_port && bridge.state(netlink)?.is_some_and(|state| state.link.is_up))
     }
 
-    fn make(&mut self, netlink: &mut Netlink, object: &mut Ebpf) -> Result<Named, SegmenterError> {
+    fn make(&mut self, netlink: &mut Netlink, object: &mut Ebpf) -> Result<OwnDevice, SegmenterError> {
         // A file has one device at a time, so one that is there is used again.
         let has_port = match &self.port {
-            Some(port) => port.device.find(netlink)?.is_some(),
+            Some(port) => port.device.state(netlink)?.is_some(),
             None => false,
         };
         if !has_port {
@@ -152,14 +147,14 @@ impl Segmenter {
         if netlink.device_by_name(&name)?.is_some() {
             return Err(SegmenterError::NameTaken(name));
         }
-        netlink.create_bridge(&name, TUNNEL_ALIAS).map_err(|error| match error.raw_os_error() {
+        netlink.create_bridge(&name).map_err(|error| match error.raw_os_error() {
             Some(libc::EOPNOTSUPP) => SegmenterError::NotOffered,
             _ => SegmenterError::Device(error),
         })?;
-        let bridge = Named::of(netlink, name)?;
-        if let Err(error) = bridge.finish(netlink, &port.device) {
+        let bridge = OwnDevice::new(netlink, name)?;
+        if let Err(error) = finish_bridge(&bridge, netlink, &port.device) {
             // What cannot be finished must not stay.
-            bridge.remove(netlink);
+            bridge.remove(netlink).unwrap_or_default();
             return Err(error.into());
         }
         Ok(bridge)
@@ -172,10 +167,9 @@ fn remove_leftovers(netlink: &mut Netlink, wanted: &str) -> io::Result<()> {
     let bridges = format!("{OWN_PREFIX}{BRIDGE}");
     let all = netlink.devices()?;
     let has_port = |number: &str| all.iter().any(|link| link.name == format!("{OWN_PREFIX}{PORT}{number}"));
-    let is_left = |link: &&Device| {
+    let is_left = |link: &&DeviceState| {
         let number = link.name.strip_prefix(&bridges);
-        let is_ours = link.alias.as_deref() == Some(TUNNEL_ALIAS);
-        is_ours && number.is_some_and(|number| link.name == wanted || !has_port(number))
+        link.is_ours() && number.is_some_and(|number| link.name == wanted || !has_port(number))
     };
     all.iter().filter(is_left).try_for_each(|link| netlink.remove(link.index))
 }
@@ -184,50 +178,26 @@ impl Port {
     fn make(file: &File, netlink: &mut Netlink, object: &mut Ebpf) -> Result<Self, SegmenterError> {
         let pattern = format!("{OWN_PREFIX}{PORT}%d");
         let name = tun::make(file, Layer::Ethernet, &pattern).map_err(SegmenterError::Port)?;
-        let device = Named::of(netlink, name)?;
-        match device.set_up_port(netlink, object) {
+        let device = OwnDevice::new(netlink, name)?;
+        // It is there before the device is up: nothing but copies goes through it.
+        match programs::attach(object, "mirror_leave", &device.name, TcAttachType::Egress) {
             Ok(program) => Ok(Self { device, _program: program }),
             Err(error) => {
                 // The file is for one device.
-                device.remove(netlink);
-                Err(error)
+                device.remove(netlink).unwrap_or_default();
+                Err(error.into())
             }
         }
     }
 }
 
-impl Named {
-    /// A device that was just made.
-    fn of(netlink: &mut Netlink, name: String) -> io::Result<Self> {
-        let index = netlink.device_by_name(&name)?.ok_or(io::ErrorKind::NotFound)?.index;
-        Ok(Self { name, index })
-    }
-
-    fn set_up_port(&self, netlink: &mut Netlink, object: &mut Ebpf) -> Result<SchedClassifierLink, SegmenterError> {
-        netlink.set_alias(self.index, TUNNEL_ALIAS)?;
-        // It is there before the device is up: nothing but copies goes through it.
-        Ok(programs::attach(object, "mirror_leave", &self.name, TcAttachType::Egress)?)
-    }
-
-    fn finish(&self, netlink: &mut Netlink, port: &Self) -> io::Result<()> {
-        interface::set_transmit_checksums(&self.name, false)?;
-        // A bridge forwards nothing that is longer than its port says.
-        netlink.set_mtu(port.index, PORT_MTU)?;
-        netlink.put_under(port.index, self.index)?;
-        netlink.up(port.index)?;
-        netlink.up(self.index)
-    }
-
-    /// The device, whatever somebody calls it now.
-    fn find(&self, netlink: &mut Netlink) -> io::Result<Option<Device>> {
-        Ok(netlink.device(self.index)?.filter(|link| link.alias.as_deref() == Some(TUNNEL_ALIAS)))
-    }
-
-    fn remove(&self, netlink: &mut Netlink) {
-        if let Ok(Some(_)) = self.find(netlink) {
-            netlink.remove(self.index).unwrap_or_default();
-        }
-    }
+fn finish_bridge(bridge: &OwnDevice, netlink: &mut Netlink, port: &OwnDevice) -> io::Result<()> {
+    interface::set_transmit_checksums(&bridge.name, false)?;
+    // A bridge forwards nothing that is longer than its port says.
+    netlink.set_mtu(port.index, PORT_MTU)?;
+    netlink.put_under(port.index, bridge.index)?;
+    netlink.up(port.index)?;
+    netlink.up(bridge.index)
 }
 
 // What the names have behind what all of ours begin with; the number that follows is the same, and the kernel's.

@@ -3,7 +3,7 @@
 
 use super::{
     KernelMirror, KernelMirrorError, Path, PathTooSmall, TunnelLosses,
-    netlink::Sent,
+    device::Sent,
     taps::Tap,
     tunnel::{Tunnel, tunnels_of},
 };
@@ -129,7 +129,7 @@ impl KernelMirror {
         let Some(tunnel) = self.tunnels.get_mut(at) else { return Ok(false) };
         let direct = tunnel.account.map(|account| self.direct.counted(account)).transpose()?.unwrap_or_default();
         let lost = tunnel.lost(&mut self.netlink).map_err(KernelMirrorError::Netlink)?;
-        if let Some(losses) = self.losses.iter_mut().find(|losses| losses.device == tunnel.name) {
+        if let Some(losses) = self.losses.iter_mut().find(|losses| losses.device == tunnel.device.name) {
             // To the session those past the device are as those that it had.
             losses.sent += direct.sent;
             losses.dropped += direct.dropped;
@@ -146,7 +146,7 @@ impl KernelMirror {
                 continue;
             }
             let Some(tunnel) = self.tunnels.get_mut(at) else { break };
-            let (kind, device) = (tunnel.kind, tunnel.name.clone());
+            let (kind, device) = (tunnel.kind, tunnel.device.name.clone());
             let wanted = tunnels_of(&self.plan.mirror, &self.paths)?;
             let completes = wanted.iter().any(|(wanted, completes)| *wanted == kind && *completes);
             match Tunnel::make(&mut self.netlink, &mut self.object, &mut self.claims, kind, completes) {

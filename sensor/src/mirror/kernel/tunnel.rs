@@ -6,7 +6,7 @@
 
 use super::{
     KernelMirrorError, Path,
-    netlink::Sent,
+    device::{OwnDevice, Sent},
     programs::{self, ProgramsError},
 };
 use crate::{
@@ -29,9 +29,6 @@ use std::{
     },
 };
 
-/// What the alias of every tunnel device of ours is.
-pub const TUNNEL_ALIAS: &str = "flowtap: copies of mirrored packets";
-
 /// What tells one tunnel device from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TunnelKind {
@@ -42,8 +39,7 @@ pub(super) struct TunnelKind {
 /// One of our tunnel devices. Dropping it leaves the device, without programs; [`Tunnel::remove`] takes it away.
 pub(super) struct Tunnel {
     pub(super) kind: TunnelKind,
-    pub(super) name: String,
-    pub(super) index: u32,
+    pub(super) device: OwnDevice,
     /// Where copies are counted that go past it; `None` where they may not.
     pub(super) account: Option<u32>,
     /// What the device had sent and lost when it was last asked.
@@ -149,7 +145,7 @@ impl Tunnel {
     ) -> Result<Self, TunnelError> {
         let failed = |cause| TunnelError::Device { name: name.clone(), cause };
         if let Some(present) = netlink.device_by_name(&name).map_err(failed)? {
-            if present.alias.as_deref() != Some(TUNNEL_ALIAS) {
+            if !present.is_ours() {
                 return Err(TunnelError::NameTaken { name });
             }
             if has_programs(&name) {
@@ -157,15 +153,14 @@ impl Tunnel {
             }
             netlink.remove(present.index).map_err(failed)?;
         }
-        if let Err(error) = netlink.create_tunnel(&name, TUNNEL_ALIAS, kind.encapsulation, kind.port) {
+        if let Err(error) = netlink.create_tunnel(&name, kind.encapsulation, kind.port) {
             return Err(not_made(netlink, name, kind, error));
         }
-        let link =
-            netlink.device_by_name(&name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let finished = Self::finish(netlink, object, kind, &name, link.index, completes);
+        let device = OwnDevice::new(netlink, name.clone()).map_err(failed)?;
+        let finished = Self::finish(netlink, object, kind, device.clone(), completes);
         if finished.is_err() {
             // What cannot be finished must not stay; the first error says more than one about this would.
-            netlink.remove(link.index).unwrap_or_default();
+            device.remove(netlink).unwrap_or_default();
         }
         finished
     }
@@ -174,54 +169,44 @@ impl Tunnel {
         netlink: &mut Netlink,
         object: &mut Ebpf,
         kind: TunnelKind,
-        name: &str,
-        index: u32,
+        device: OwnDevice,
         completes: bool,
     ) -> Result<Self, TunnelError> {
-        let failed = |cause| TunnelError::Device { name: name.to_owned(), cause };
+        let name = &device.name;
+        let failed = |cause| TunnelError::Device { name: name.clone(), cause };
         interface::set_transmit_checksums(name, completes).map_err(failed)?;
         // Both are there before the device is up: nothing comes in, nothing goes out unfinished.
         let programs = [
             programs::attach(object, "mirror_refuse", name, TcAttachType::Ingress)?,
             programs::attach(object, "mirror_encapsulate", name, TcAttachType::Egress)?,
         ];
-        netlink.up(index).map_err(|error| match error.raw_os_error() {
+        netlink.up(device.index).map_err(|error| match error.raw_os_error() {
             Some(libc::EADDRINUSE) => TunnelError::PortInUse { port: kind.port },
             _ => failed(error),
         })?;
-        Ok(Self { kind, name: name.to_owned(), index, account: None, before: Sent::default(), _programs: programs })
+        Ok(Self { kind, device, account: None, before: Sent::default(), _programs: programs })
     }
 
     /// Whether the device behind the route makes wire frames and completes checksums, from now on. A tunnel device that is
     /// gone is made again in time.
     pub(super) fn leave_to_card(&self, completes: bool) -> Result<(), TunnelError> {
-        match interface::set_transmit_checksums(&self.name, completes) {
+        match interface::set_transmit_checksums(&self.device.name, completes) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            done => done.map_err(|cause| TunnelError::Device { name: self.name.clone(), cause }),
+            done => done.map_err(|cause| TunnelError::Device { name: self.device.name.clone(), cause }),
         }
     }
 
     /// What was lost behind the device since this was last asked; `None` if the device is gone.
     pub(super) fn lost(&mut self, netlink: &mut Netlink) -> io::Result<Option<Sent>> {
-        let Some(link) = netlink.device(self.index)?.filter(|link| link.name == self.name && link.is_up) else {
-            return Ok(None);
-        };
+        let Some(state) = self.device.state(netlink)?.filter(|state| state.link.is_up) else { return Ok(None) };
         let since = |now: u64, before: u64| now.saturating_sub(before);
-        let (now, before) = (link.sent, self.before);
+        let (now, before) = (state.sent, self.before);
         self.before = now;
         Ok(Some(Sent {
             frames: since(now.frames, before.frames),
             dropped: since(now.dropped, before.dropped),
             errors: since(now.errors, before.errors),
         }))
-    }
-
-    /// Takes the device away.
-    pub(super) fn remove(self, netlink: &mut Netlink) -> io::Result<()> {
-        match netlink.device(self.index)? {
-            Some(link) if link.name == self.name => netlink.remove(self.index),
-            _ => Ok(()),
-        }
     }
 }
 

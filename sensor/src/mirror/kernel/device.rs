@@ -12,16 +12,54 @@ use netlink_packet_route::{
 };
 use std::{io, num::NonZeroU16};
 
-use crate::mirror::{Encapsulation, netlink::Netlink};
+use crate::mirror::{
+    Encapsulation,
+    netlink::{Link, Netlink},
+};
+
+/// What the alias of every device of ours is.
+pub const TUNNEL_ALIAS: &str = "flowtap: copies of mirrored packets";
+
+/// A device that we made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OwnDevice {
+    pub(super) name: String,
+    pub(super) index: u32,
+}
+
+impl OwnDevice {
+    /// One that was just made; from now on it is known for ours.
+    pub(super) fn new(netlink: &mut Netlink, name: String) -> io::Result<Self> {
+        let index = netlink.device_by_name(&name)?.ok_or(io::ErrorKind::NotFound)?.index;
+        // The kernel takes an alias only for a device that is there.
+        if let Err(error) = netlink.set(index, LinkAttribute::IfAlias(TUNNEL_ALIAS.to_owned())) {
+            netlink.remove(index).unwrap_or_default();
+            return Err(error);
+        }
+        Ok(Self { name, index })
+    }
+
+    /// What it is now, also where somebody has given it another name or alias; `None` if it is gone.
+    pub(super) fn state(&self, netlink: &mut Netlink) -> io::Result<Option<DeviceState>> {
+        Ok(netlink.device(self.index)?.filter(|state| state.name == self.name || state.is_ours()))
+    }
+
+    /// Takes it away, if it is there.
+    pub(super) fn remove(&self, netlink: &mut Netlink) -> io::Result<()> {
+        match self.state(netlink)? {
+            Some(_) => netlink.remove(self.index),
+            None => Ok(()),
+        }
+    }
+}
 
 /// What a device is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Device {
+pub(super) struct DeviceState {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) alias: Option<String>,
-    pub(super) is_up: bool,
-    pub(super) mtu: u32,
+    pub(super) link: Link,
     /// Index of the bridge whose port it is.
     pub(super) controller: Option<u32>,
     /// Whether it stands for something on a bus: a card.
@@ -29,6 +67,13 @@ pub(super) struct Device {
     /// What it encapsulates in and at which UDP port, if it does that by packet metadata.
     pub(super) tunnel: Option<(Encapsulation, u16)>,
     pub(super) sent: Sent,
+}
+
+impl DeviceState {
+    /// Whether it was made by us, in this run or another.
+    pub(super) fn is_ours(&self) -> bool {
+        self.alias.as_deref() == Some(TUNNEL_ALIAS)
+    }
 }
 
 /// What a device says of what it sent.
@@ -45,7 +90,6 @@ impl Netlink {
     pub(in crate::mirror::kernel) fn create_tunnel(
         &mut self,
         name: &str,
-        alias: &str,
         encapsulation: Encapsulation,
         port: NonZeroU16,
     ) -> io::Result<()> {
@@ -64,14 +108,13 @@ impl Netlink {
                 (InfoKind::Geneve, InfoData::Geneve(data))
             }
         };
-        self.create(name, alias, vec![LinkInfo::Kind(kind), LinkInfo::Data(data)])
+        self.create(name, vec![LinkInfo::Kind(kind), LinkInfo::Data(data)])
     }
 
     /// Makes a bridge that asks nobody about groups, and tells nobody.
-    pub(in crate::mirror::kernel) fn create_bridge(&mut self, name: &str, alias: &str) -> io::Result<()> {
+    pub(in crate::mirror::kernel) fn create_bridge(&mut self, name: &str) -> io::Result<()> {
         self.create(
             name,
-            alias,
             vec![
                 LinkInfo::Kind(InfoKind::Bridge),
                 LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
@@ -79,23 +122,10 @@ impl Netlink {
         )
     }
 
-    fn create(&mut self, name: &str, alias: &str, info: Vec<LinkInfo>) -> io::Result<()> {
+    fn create(&mut self, name: &str, info: Vec<LinkInfo>) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::LinkInfo(info)];
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
-        // The kernel takes an alias only for a device that is there.
-        let index = self.device_by_name(name)?.map(|device| device.index).unwrap_or_default();
-        let told = self.set_alias(index, alias);
-        if told.is_err() {
-            // Nobody would know it for ours.
-            self.remove(index).unwrap_or_default();
-        }
-        told
-    }
-
-    /// Writes on a device what people shall know of it.
-    pub(in crate::mirror::kernel) fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
-        self.set(index, LinkAttribute::IfAlias(alias.to_owned()))
+        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// Sets the longest packet that a device takes, in bytes behind its link layer.
@@ -132,26 +162,26 @@ impl Netlink {
     }
 
     /// The device of that index; `None` if there is none.
-    pub(in crate::mirror::kernel) fn device(&mut self, index: u32) -> io::Result<Option<Device>> {
+    pub(in crate::mirror::kernel) fn device(&mut self, index: u32) -> io::Result<Option<DeviceState>> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        Ok(self.link_message(message)?.as_ref().map(Device::from))
+        Ok(self.link_message(message)?.as_ref().map(DeviceState::from))
     }
 
     /// The device of that name; `None` if there is none.
-    pub(in crate::mirror::kernel) fn device_by_name(&mut self, name: &str) -> io::Result<Option<Device>> {
+    pub(in crate::mirror::kernel) fn device_by_name(&mut self, name: &str) -> io::Result<Option<DeviceState>> {
         let mut message = LinkMessage::default();
         message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-        Ok(self.link_message(message)?.as_ref().map(Device::from))
+        Ok(self.link_message(message)?.as_ref().map(DeviceState::from))
     }
 
     /// All devices of the namespace.
-    pub(in crate::mirror::kernel) fn devices(&mut self) -> io::Result<Vec<Device>> {
+    pub(in crate::mirror::kernel) fn devices(&mut self) -> io::Result<Vec<DeviceState>> {
         let answers = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
         Ok(answers
             .iter()
             .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewLink(message) => Some(Device::from(message)),
+                RouteNetlinkMessage::NewLink(message) => Some(DeviceState::from(message)),
                 _ => None,
             })
             .collect())
@@ -162,16 +192,13 @@ impl Netlink {
     }
 }
 
-impl From<&LinkMessage> for Device {
+impl From<&LinkMessage> for DeviceState {
     fn from(message: &LinkMessage) -> Self {
-        let header = &message.header;
-        let is_up = header.flags.contains(LinkFlags::Up);
-        let mut device = Self { index: header.index, is_up, ..Self::default() };
+        let mut device = Self { index: message.header.index, link: Link::from(message), ..Self::default() };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => device.name.clone_from(name),
                 LinkAttribute::IfAlias(alias) => device.alias = Some(alias.clone()),
-                LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
                 LinkAttribute::Controller(index) => device.controller = Some(*index),
                 LinkAttribute::ParentDevName(_) => device.is_physical = true,
                 LinkAttribute::Stats64(stats) => device.sent = sent(stats),
