@@ -37,7 +37,8 @@ use facts::{Facts, Place, READ, SHORT};
 use flowtap_abi::{
     Direction, choice,
     mirror::{
-        COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOutcome, CopySize, RuleList, TARGETS_OF_SESSION_MAX, Unjudged,
+        COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOrigin, CopyOutcome, CopySize, RuleList, TARGETS_OF_SESSION_MAX,
+        Unjudged,
     },
 };
 use tables::Scratch;
@@ -181,13 +182,17 @@ impl Copy {
         if is_too_big && session.skip_too_big != 0 {
             return CopyOutcome::TooBig;
         }
+        if target.device == 0 {
+            return CopyOutcome::NoDevice;
+        }
         let device = if self.is_bare == 0 { Some(target.device) } else { tables::link_device() };
         let Some(device) = device else { return CopyOutcome::NoLinkLayer };
         if !rate::admit(self.slot, session, self.frames, self.bytes) {
             return CopyOutcome::RateLimited;
         }
+        let CopyOrigin(origin) = CopyOrigin::new(self.slot, self.direction);
         let CopySize(size) = CopySize::new(self.frames, self.longest_bytes);
-        let outcome = cloned(skb, [COPY_MAGIC, self.slot, number, choice::port_hash(self.flow), size], device);
+        let outcome = cloned(skb, [COPY_MAGIC, origin, number, choice::port_hash(self.flow), size], device);
         if is_too_big && matches!(outcome, CopyOutcome::Mirrored) {
             self.count(CopyOutcome::Fragmented);
         }

@@ -4,6 +4,8 @@
 //! ([`MirrorState`]) says which one a packet is judged by. A packet is looked up in each dimension (protocol, addresses,
 //! ports, service) and finds a set of rules there; the sets are met, and the first rule left decides.
 
+use crate::Direction;
+
 /// Rules that one interface and direction can have, over all its sessions.
 pub const RULES_MAX: usize = 256;
 /// Words of a [`RuleSet`].
@@ -29,15 +31,42 @@ pub const PROTOCOLS: u32 = 256;
 
 /// The upper bits of the mark that every copy carries once it is encapsulated. No copy is mirrored or counted again.
 pub const COPY_MARK: u32 = 0xf10a_7000;
-/// Which bits of a mark these are. The lower ones are the session's slot.
+/// Which bits of a mark these are. The lower ones are a [`CopyOrigin`].
 pub const COPY_MARK_MASK: u32 = 0xffff_f000;
-/// In a mark: a copy past the IP stack, whose lower bits are not a slot but the account it is counted in.
+/// In a mark: a copy past the IP stack, whose lower bits are not an origin but the account it is counted in.
 pub const COPY_DIRECT: u32 = 0x800;
 /// First word of the control block of a copy on its way to our tunnel device.
 pub const COPY_MAGIC: u32 = 0x7461_7043;
 
 /// Which word of that control block is a [`CopySize`].
 pub const COPY_SIZE_WORD: usize = 4;
+
+/// Whose copy it is, in a few bits: the session's slot, and the direction of the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyOrigin(pub u32);
+
+impl CopyOrigin {
+    /// Of that slot and [`Direction`].
+    #[inline(always)]
+    pub const fn new(slot: u32, direction: u32) -> Self {
+        Self(if direction == Direction::Egress as u32 { slot | EGRESS } else { slot })
+    }
+
+    /// The session's slot.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        self.0 & !EGRESS
+    }
+
+    /// The direction's number.
+    #[inline(always)]
+    pub const fn direction(self) -> u32 {
+        if self.0 & EGRESS == 0 { Direction::Ingress as u32 } else { Direction::Egress as u32 }
+    }
+}
+
+/// The bit that says so.
+const EGRESS: u32 = COPY_DIRECT >> 1;
 
 /// What a copy is on the wire, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +115,7 @@ pub struct MirrorState {
 pub const MADE_ADDRESSES: [u8; 12] = [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01];
 
 /// The key of a list: interface in the upper half, generation and direction in the lower.
-pub const fn list_key(interface: u32, generation: u32, direction: super::Direction) -> u64 {
+pub const fn list_key(interface: u32, generation: u32, direction: Direction) -> u64 {
     ((interface as u64) << 32) | ((generation as u64 & 1) << 8) | direction as u64
 }
 
@@ -333,7 +362,7 @@ pub struct DirectCounts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum CopyOutcome {
-    /// A rule asked for them: the sum of all others but the last.
+    /// A rule asked for them: the sum of all others but the last two.
     Matched = 0,
     /// Handed to the tunnel device.
     Mirrored = 1,
@@ -343,7 +372,7 @@ pub enum CopyOutcome {
     TooBig = 3,
     /// No target is healthy.
     NoTarget = 4,
-    /// The tunnel device is gone, or down.
+    /// The tunnel device is gone, or down, or there is no route to the target.
     NoDevice = 5,
     /// The kernel had no memory for the copy.
     NoMemory = 6,
@@ -353,11 +382,14 @@ pub enum CopyOutcome {
     NoLinkLayer = 8,
     /// Counted beside the others: those of the mirrored frames whose outer packets are fragmented on the path.
     Fragmented = 9,
+    /// Counted beside the others: those of the mirrored frames that were cut to the session's packet length, and the bytes
+    /// cut off.
+    Cut = 10,
 }
 
 impl CopyOutcome {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Matched,
         Self::Mirrored,
         Self::RateLimited,
@@ -368,6 +400,7 @@ impl CopyOutcome {
         Self::Refused,
         Self::NoLinkLayer,
         Self::Fragmented,
+        Self::Cut,
     ];
 }
 
@@ -431,9 +464,9 @@ const _: () = {
     assert!(size_of::<MirrorTarget>() == 56);
     assert!(size_of::<DirectPath>() == 96);
     assert!(size_of::<DirectCounts>() == 16);
-    assert!(size_of::<CopyCounts>() == 160);
+    assert!(size_of::<CopyCounts>() == 176);
     // A mark has room for every slot of both generations.
-    assert!(2 * SESSIONS_MAX <= COPY_DIRECT);
+    assert!(2 * SESSIONS_MAX <= EGRESS);
     assert!(DIRECT_ACCOUNTS < COPY_DIRECT);
     assert!(COPY_DIRECT & COPY_MARK_MASK == 0);
     assert!(COPY_MARK & !COPY_MARK_MASK == 0);

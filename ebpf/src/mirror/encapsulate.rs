@@ -13,7 +13,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_set_hash, bpf_skb_change_tail, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
-use flowtap_abi::mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopySize, MirrorTarget};
+use flowtap_abi::mirror::{COPY_MAGIC, COPY_MARK, COPY_MARK_MASK, CopyOrigin, CopyOutcome, CopySize, MirrorTarget};
 
 /// Gives a copy its tunnel key, unless it can go without ([`direct`]). Anything that is none of ours is dropped: nothing else
 /// has a way out of this device.
@@ -26,10 +26,11 @@ pub(crate) fn encapsulate(context: &TcContext) -> i32 {
 fn encapsulated(context: &TcContext) -> Option<i32> {
     let skb = context.skb.skb;
     // SAFETY: the context is valid for as long as the program runs.
-    let [magic, slot, number, flow, size] = unsafe { (*skb).cb };
+    let [magic, origin, number, flow, size] = unsafe { (*skb).cb };
     if magic != COPY_MAGIC {
         return None;
     }
+    let slot = CopyOrigin(origin).slot();
     if let Some(answer) = direct::send(context, slot, number, flow, CopySize(size)) {
         return Some(answer);
     }
@@ -45,7 +46,7 @@ fn encapsulated(context: &TcContext) -> Option<i32> {
     // socket has one that answers do not share, and that of the inner headers stops at an IPv6 flow label.
     // SAFETY: the context is valid.
     unsafe { bpf_set_hash(skb, flow) };
-    context.skb.set_mark(COPY_MARK | slot);
+    context.skb.set_mark(COPY_MARK | origin);
     Some(TC_ACT_UNSPEC)
 }
 
@@ -76,17 +77,18 @@ pub(crate) fn cut(context: &TcContext, layer: Layer) -> i32 {
     if mark & COPY_MARK_MASK != COPY_MARK {
         return TC_ACT_UNSPEC;
     }
-    let Some(session) = tables::session(mark & !COPY_MARK_MASK) else { return TC_ACT_UNSPEC };
+    let origin = CopyOrigin(mark & !COPY_MARK_MASK);
+    let Some(session) = tables::session(origin.slot()) else { return TC_ACT_UNSPEC };
     if session.length_bytes == 0 {
         return TC_ACT_UNSPEC;
     }
-    cut_to(context, layer, session.length_bytes + TUNNEL_HEADERS_BYTES).unwrap_or(TC_ACT_UNSPEC)
+    cut_to(context, layer, origin, session.length_bytes + TUNNEL_HEADERS_BYTES).unwrap_or(TC_ACT_UNSPEC)
 }
 
 /// `kept_bytes` is what an outer packet may hold behind its IP header. A packet in pieces is cut as a whole: the piece
 /// that reaches beyond becomes the last, and those behind it are dropped. `None` for what is no IPv4 copy.
 #[inline(always)]
-fn cut_to(context: &TcContext, layer: Layer, kept_bytes: u32) -> Option<i32> {
+fn cut_to(context: &TcContext, layer: Layer, origin: CopyOrigin, kept_bytes: u32) -> Option<i32> {
     let start = if let Layer::Ethernet = layer { crate::headers::ETHERNET_BYTES } else { 0 };
     let frame = Frame::new(context);
     let [version_and_length, _]: [u8; 2] = frame.need(start).ok()?;
@@ -106,7 +108,10 @@ fn cut_to(context: &TcContext, layer: Layer, kept_bytes: u32) -> Option<i32> {
     let udp = start + header_bytes as usize;
     if offset_bytes == 0 {
         let [_, _, length, _]: [u16; 4] = frame.need(udp).ok()?;
-        if u32::from(u16::from_be(length)) > kept_bytes {
+        let length_bytes = u32::from(u16::from_be(length));
+        if length_bytes > kept_bytes {
+            let cut_bytes = u64::from(length_bytes - kept_bytes);
+            tables::count(origin.slot(), origin.direction(), CopyOutcome::Cut, 1, cut_bytes);
             context.store(udp + UDP_LENGTH_AT, &(kept_bytes as u16).to_be(), 0).ok()?;
         }
     }

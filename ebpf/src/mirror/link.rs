@@ -11,7 +11,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_clone_redirect, bpf_skb_change_head},
     programs::TcContext,
 };
-use flowtap_abi::mirror::{COPY_MAGIC, MADE_ADDRESSES};
+use flowtap_abi::mirror::{COPY_MAGIC, CopyOrigin, MADE_ADDRESSES};
 
 /// Sends a copy on to its tunnel device. Whoever handed it over is told whether it got there: the answer is what becomes of
 /// the clone that came here, which goes nowhere else. Anything that is none of ours is dropped.
@@ -27,13 +27,13 @@ pub(crate) fn link(context: &TcContext) -> i32 {
 fn linked(context: &TcContext) -> Option<()> {
     let skb = context.skb.skb;
     // SAFETY: the context is valid for as long as the program runs.
-    let [magic, slot, number, ..] = unsafe { (*skb).cb };
+    let [magic, origin, number, ..] = unsafe { (*skb).cb };
     // SAFETY: as above.
     let ether_type = unsafe { (*skb).protocol } as u16;
     if magic != COPY_MAGIC || !matches!(ether_type, IPV4 | IPV6) {
         return None;
     }
-    let target = tables::target(slot, number)?;
+    let target = tables::target(CopyOrigin(origin).slot(), number)?;
     // SAFETY: the context is valid.
     if unsafe { bpf_skb_change_head(skb, ETHERNET_BYTES as u32, 0) } != 0 {
         return None;

@@ -229,6 +229,12 @@ fn of_report(report: &Report) -> Vec<MetricFamily> {
             counts.mirrored.bytes
         }),
         of_sessions(
+            "flowtap_mirror_cut_packets_total",
+            "Of the packets mirrored, those cut to the packet length.",
+            |counts| counts.cut.packets,
+        ),
+        of_sessions("flowtap_mirror_cut_bytes_total", "Bytes cut off.", |counts| counts.cut.bytes),
+        of_sessions(
             "flowtap_mirror_fragmented_packets_total",
             "Of the packets mirrored, those sent in fragments.",
             |counts| counts.fragmented.packets,

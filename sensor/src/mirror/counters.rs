@@ -119,6 +119,7 @@ impl Counts {
         let mut counts = Self {
             matched: volume(CopyOutcome::Matched),
             mirrored: volume(CopyOutcome::Mirrored),
+            cut: volume(CopyOutcome::Cut),
             fragmented: volume(CopyOutcome::Fragmented),
             ..Self::default()
         };

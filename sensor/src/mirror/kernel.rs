@@ -75,6 +75,10 @@ pub struct KernelMirror {
     /// The program at that device while it is there, and why it is not.
     link_program: Option<SchedClassifierLink>,
     no_link: Option<String>,
+    /// Why something of the last plan is still there.
+    unsettled: Option<String>,
+    /// Why some copies can't be cut that should be.
+    no_cut: Option<String>,
     segmenter: Segmenter,
     /// Why no copy goes past the IP stack.
     no_losses: Option<String>,
@@ -117,6 +121,8 @@ impl KernelMirror {
             link: LinkDevice::reserve(bare),
             link_program: None,
             no_link: None,
+            unsettled: None,
+            no_cut: None,
             segmenter: Segmenter::reserve(),
             no_losses: counts_losses.err().map(|error| chain(&error)),
             totals: HashMap::new(),
@@ -186,14 +192,20 @@ impl KernelMirror {
         let before = std::mem::replace(&mut self.generation, next);
         let plan_before = std::mem::replace(&mut self.plan, plan);
         (self.paths, self.healthy) = (paths, healthy);
-        barrier::wait().map_err(KernelMirrorError::Barrier)?;
+        // The new plan is in force, so this is no error of it.
+        self.unsettled = self.retire(&before, &plan_before).err().map(|error| chain(&error));
+        Ok(())
+    }
 
+    /// Takes over what a generation counted, and away what was there for it alone.
+    fn retire(&mut self, before: &Generation, plan_before: &Plan) -> Result<(), KernelMirrorError> {
+        barrier::wait().map_err(KernelMirrorError::Barrier)?;
         for (index, session) in (0..).zip(plan_before.mirror.sessions()) {
             let counts = self.tables.counts(before.slot(index))?;
             let totals = self.totals.entry(identity(session)).or_default();
             totals.iter_mut().zip(&counts).for_each(|(sum, more)| add(sum, more));
         }
-        self.tables.clear(&before)?;
+        self.tables.clear(before)?;
         self.settle()
     }
 
@@ -215,8 +227,9 @@ impl KernelMirror {
         if self.direct.has_use(&plan.mirror, paths) {
             self.segmenter.tend(&mut self.netlink, &mut self.object);
         }
+        self.cut(&plan.mirror, paths)?;
         let next = self.write_generation(plan, paths, healthy)?;
-        let ready = self.attach_for(&plan.mirror, paths).and_then(|()| Ok(self.tables.switch(&next)?));
+        let ready = self.attach_for(&plan.mirror).and_then(|()| Ok(self.tables.switch(&next)?));
         match ready {
             Ok(()) => Ok(next),
             Err(error) => {

@@ -58,7 +58,7 @@ impl CopyTotals {
 
 /// Whether copies of that outcome were skipped.
 pub fn is_skip(outcome: CopyOutcome) -> bool {
-    !matches!(outcome, CopyOutcome::Matched | CopyOutcome::Mirrored | CopyOutcome::Fragmented)
+    !matches!(outcome, CopyOutcome::Matched | CopyOutcome::Mirrored | CopyOutcome::Fragmented | CopyOutcome::Cut)
 }
 
 /// The word for an outcome in metrics and summaries.
@@ -74,6 +74,7 @@ pub fn outcome_name(outcome: CopyOutcome) -> &'static str {
         CopyOutcome::Refused => "refused",
         CopyOutcome::NoLinkLayer => "no-link-layer",
         CopyOutcome::Fragmented => "fragmented",
+        CopyOutcome::Cut => "cut",
     }
 }
 
@@ -102,6 +103,7 @@ mod tests {
         counts.frames[CopyOutcome::RateLimited as usize] = 3;
         counts.frames[CopyOutcome::Refused as usize] = 1;
         counts.frames[CopyOutcome::Fragmented as usize] = 2;
+        counts.frames[CopyOutcome::Cut as usize] = 5;
         assert!(CopyTotals(counts).balances());
         assert_eq!(CopyTotals(counts).skipped(), (4, 0));
         counts.bytes[CopyOutcome::Mirrored as usize] = 1;

@@ -110,11 +110,19 @@ impl KernelMirror {
             let taps = self.taps.values().filter(|tap| session.interface.matches(&tap.device.name));
             // A tag may come on top of what the interface's MTU says.
             let largest = taps.map(|tap| tap.mtu + FRAME_HEADER_BYTES_MAX).max().unwrap_or(0);
-            for (number, (at, target)) in (0..).zip(mirror.targets_of(session)) {
+            let path_to = |at: u16| {
                 let path = paths.get(usize::from(at)).and_then(Option::as_ref);
+                path.filter(|path| session.packet_length.is_none() || self.cuts.contains_key(&path.device))
+            };
+            // Flows of a target that can't be reached go to the others, if there are such.
+            let may_move =
+                session.mode == Mode::Balance && mirror.targets_of(session).any(|(at, _)| path_to(at).is_some());
+            for (number, (at, target)) in (0..).zip(mirror.targets_of(session)) {
+                let path = path_to(at);
                 let kind = TunnelKind { encapsulation: target.encapsulation, port: target.port };
                 let tunnel = self.tunnels.iter().find(|tunnel| tunnel.kind == kind);
-                let device = tunnel.map_or(0, |tunnel| tunnel.device.index);
+                let device = tunnel.filter(|_| path.is_some()).map_or(0, |tunnel| tunnel.device.index);
+                let is_healthy = healthy.get(usize::from(at)).copied().unwrap_or(true);
                 let frame_bytes_max = match (session.packet_length, path) {
                     // What is cut fits, or is cut where it is fragmented.
                     (Some(_), _) | (None, None) => u32::MAX,
@@ -129,7 +137,7 @@ impl KernelMirror {
                     address,
                     version,
                     device,
-                    healthy: healthy.get(usize::from(at)).copied().unwrap_or(true).into(),
+                    healthy: (is_healthy && (path.is_some() || !may_move)).into(),
                     frame_bytes_max,
                     dont_fragment: dont_fragment.into(),
                     zero: 0,

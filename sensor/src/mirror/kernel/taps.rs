@@ -8,7 +8,10 @@ use crate::{
     capture::kernel::Device,
     mirror::{Decider, Mirror, Point},
 };
-use aya::programs::{TcAttachType, tc::SchedClassifierLink};
+use aya::{
+    Ebpf,
+    programs::{TcAttachType, tc::SchedClassifierLink},
+};
 
 /// An interface that was asked for.
 pub(super) struct Tap {
@@ -38,8 +41,8 @@ impl KernelMirror {
         Ok([attach(ingress, TcAttachType::Ingress)?, attach(egress, TcAttachType::Egress)?])
     }
 
-    /// Attaches what a plan needs beyond what is there. Without lists the programs do nothing yet.
-    pub(super) fn attach_for(&mut self, mirror: &Mirror, paths: &[Option<Path>]) -> Result<(), KernelMirrorError> {
+    /// Attaches what a plan needs at interfaces beyond what is there. Without lists the programs do nothing yet.
+    pub(super) fn attach_for(&mut self, mirror: &Mirror) -> Result<(), KernelMirrorError> {
         let bare = self.taps.values().filter(|tap| tap.programs.is_none() && !is_idle(mirror, &tap.device.name));
         for device in bare.map(|tap| tap.device.clone()).collect::<Vec<_>>() {
             let programs = self.tap_programs(&device)?;
@@ -50,21 +53,24 @@ impl KernelMirror {
                 self.give_link_layer();
             }
         }
-        self.cut(mirror, paths)
+        Ok(())
     }
 
-    /// Attaches the program that cuts to the devices that cut sessions leave by.
+    /// Attaches the program that cuts to the devices that cut sessions leave by: to all that it can be.
+    ///
+    /// # Errors
+    /// The last that the kernel refused.
     pub(super) fn cut(&mut self, mirror: &Mirror, paths: &[Option<Path>]) -> Result<(), KernelMirrorError> {
+        let mut done = Ok(());
         for path in cut_paths(mirror, paths) {
-            if self.cuts.contains_key(&path.device) {
-                continue;
+            if !self.cuts.contains_key(&path.device) {
+                match cut_at(&mut self.object, path) {
+                    Ok(link) => drop(self.cuts.insert(path.device, link)),
+                    Err(error) => done = Err(error),
+                }
             }
-            let device = Device::find(&path.device_name).map_err(KernelMirrorError::Cut)?;
-            let program = if device.ethernet { "mirror_cut" } else { "mirror_cut_l3" };
-            let link = programs::attach(&mut self.object, program, &device.name, TcAttachType::Egress)?;
-            self.cuts.insert(path.device, link);
         }
-        Ok(())
+        done
     }
 
     /// Takes that program away from devices that no session which cuts leaves by.
@@ -72,6 +78,12 @@ impl KernelMirror {
         let Self { cuts, plan, paths, .. } = self;
         cuts.retain(|index, _| cut_paths(&plan.mirror, paths).any(|path| path.device == *index));
     }
+}
+
+fn cut_at(object: &mut Ebpf, path: &Path) -> Result<SchedClassifierLink, KernelMirrorError> {
+    let device = Device::find(&path.device_name).map_err(KernelMirrorError::Cut)?;
+    let program = if device.ethernet { "mirror_cut" } else { "mirror_cut_l3" };
+    Ok(programs::attach(object, program, &device.name, TcAttachType::Egress)?)
 }
 
 /// The paths of sessions that cut.

@@ -7,7 +7,7 @@ use super::{
     taps::Tap,
     tunnel::{Tunnel, tunnels_of},
 };
-use crate::mirror::TooBig;
+use crate::{capture::kernel::chain, mirror::TooBig};
 use std::{fmt, net::IpAddr};
 
 /// Something that people should know.
@@ -15,12 +15,22 @@ use std::{fmt, net::IpAddr};
 pub enum Notice {
     /// Full frames do not fit the path to a target.
     PathTooSmall(PathTooSmall),
-    /// There is no route to a target, so its copies are lost behind the tunnel device.
+    /// There is no route to a target, so its copies are skipped.
     NoRoute {
         /// Its name.
         target: String,
         /// Its address.
         address: IpAddr,
+    },
+    /// A new configuration is in force, and something of the one before can't be taken away.
+    Unsettled {
+        /// Why.
+        cause: String,
+    },
+    /// Copies can't be cut to their session's packet length where they leave the host: they are skipped.
+    NotCut {
+        /// Why.
+        cause: String,
     },
     /// An interface has no link layer, and no device can be had that gives its copies one: they are skipped.
     NoLinkLayer {
@@ -58,7 +68,14 @@ impl fmt::Display for Notice {
         match self {
             Self::PathTooSmall(path) => path.fmt(f),
             Self::NoRoute { target, address } => {
-                write!(f, "there is no route to mirror target `{target}` ({address}): its copies are lost")
+                write!(f, "there is no route to mirror target `{target}` ({address}): its copies are skipped")
+            }
+            Self::Unsettled { cause } => write!(
+                f,
+                "the mirror's new configuration is in force, but not all of the one before can be taken away: {cause}"
+            ),
+            Self::NotCut { cause } => {
+                write!(f, "copies can't be cut to their packet length: {cause}; those of such sessions are skipped")
             }
             Self::NoLinkLayer { interface, cause } => write!(
                 f,
@@ -108,10 +125,8 @@ impl KernelMirror {
         }
         let mirror = self.plan.mirror.clone();
         let paths = self.paths_of(&mirror);
-        if paths != self.paths {
-            self.cut(&mirror, &paths)?;
-            self.paths = paths;
-        }
+        self.no_cut = self.cut(&mirror, &paths).err().map(|error| chain(&error));
+        self.paths = paths;
         if self.direct.has_use(&mirror, &self.paths) {
             let segmenter = self.segmenter.tend(&mut self.netlink, &mut self.object);
             notices.extend(segmenter.map(|device| Notice::DeviceMadeAgain { device }));
@@ -180,6 +195,8 @@ impl KernelMirror {
     /// What is to be said of the paths as they are.
     fn path_notices(&self) -> Vec<Notice> {
         let mut notices: Vec<_> = self.link_notices().collect();
+        notices.extend(self.unsettled.iter().map(|cause| Notice::Unsettled { cause: cause.clone() }));
+        notices.extend(self.no_cut.iter().map(|cause| Notice::NotCut { cause: cause.clone() }));
         notices.extend(self.no_losses.iter().map(|cause| Notice::LossesNotCounted { cause: cause.clone() }));
         notices.extend(self.segmenter.refusal.iter().map(|cause| Notice::NoSegmenter { cause: cause.clone() }));
         for session in self.plan.mirror.sessions() {

@@ -99,6 +99,27 @@ fn a_session_can_send_a_copy_to_each_target() {
 }
 
 #[test]
+fn flows_of_a_target_without_route_go_to_the_others() {
+    const NOWHERE: &str = "203.0.113.9";
+    let Some(net) = Net::join() else { return };
+    with_targets(&net);
+    let all = filter(&[protocol("udp")]);
+    let targets = || vec![target("nowhere", NOWHERE), target("ids", TARGETS[0])];
+    let mut balanced = session(1, TAP, &all);
+    balanced.targets = vec![0, 1];
+    let mut replicated = balanced.clone();
+    replicated.mode = Mode::Replicate;
+    let Some(mut mirror) = mirrored(plan(targets(), vec![balanced]), TAP) else { return };
+    let reached: IpAddr = TARGETS[0].parse().unwrap();
+    assert!(spread(&net, 100).values().all(|target| *target == reached));
+    assert_eq!(frames_of(&mirror), (200, 200, 0));
+    // Whoever gets every copy loses its own alone.
+    mirror.replace(plan(targets(), vec![replicated])).unwrap();
+    assert!(spread(&net, 100).values().all(|target| *target == reached));
+    assert_eq!((frames_of(&mirror), outcome(&mirror, CopyOutcome::NoDevice)), ((600, 400, 200), 200));
+}
+
+#[test]
 fn geneve_carries_the_same_frames() {
     let Some(net) = Net::join() else { return };
     let all = filter(&[protocol("udp")]);
@@ -139,6 +160,14 @@ fn every_wire_frame_of_a_super_packet_is_cut_to_the_packet_length() {
         let full = copies.iter().filter(|copy| copy.inner.len() == LENGTH).count();
         assert!(full >= DOWNLOAD_BYTES / 1448, "{full}");
         assert_eq!(frames_of(&mirror), (copies.len() as u64, copies.len() as u64, 0), "MTU {mtu}");
+        // What was cut is counted where it was taken: the host sends, and gets nothing that is so long.
+        let counted = &mirror.counters().unwrap().sessions[0];
+        assert_eq!(counted.ingress.of(CopyOutcome::Cut), (0, 0));
+        let (frames, bytes) = counted.egress.of(CopyOutcome::Cut);
+        let sent: u64 = copies.iter().map(|copy| copy.inner.len() as u64).sum();
+        let mirrored_bytes = counted.ingress.of(CopyOutcome::Mirrored).1 + counted.egress.of(CopyOutcome::Mirrored).1;
+        assert_eq!((frames <= full as u64, bytes), (true, mirrored_bytes - sent));
+        assert!(frames >= DOWNLOAD_BYTES as u64 / 1448);
     }
     // Over IPv6 the outer checksum covers what would be cut.
     let mut cut = session(1, TAP, &all);
