@@ -41,7 +41,6 @@ pub use raw::RawConfig;
 use std::path::PathBuf;
 
 use flowlog::metadata::ACCOUNT_ID_DEFAULT;
-use ipnet::{IpNet, Ipv4Net};
 
 use crate::flow::FragmentRule;
 use crate::mirror::{Decider, Mirror};
@@ -184,17 +183,6 @@ impl Settings {
             all_interfaces,
             instance: InstanceFacts::default(),
         })
-    }
-
-    /// The blocks of VPCs and of subnets of all interfaces together, which say where services are.
-    pub fn service_networks(&self) -> (Vec<Ipv4Net>, Vec<IpNet>) {
-        let all = self.interfaces.iter().map(|interface| &interface.settings).chain([&self.all_interfaces]);
-        let (mut vpcs, mut subnets) = (Vec::new(), Vec::new());
-        for settings in all {
-            vpcs.extend_from_slice(&settings.vpc_cidrs);
-            subnets.extend_from_slice(&settings.subnet_cidrs);
-        }
-        (vpcs, subnets)
     }
 
     /// What is known of the interface called `name`. Its metadata always holds `account-id` and `interface-id`, which

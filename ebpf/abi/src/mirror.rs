@@ -145,6 +145,8 @@ pub struct RuleList {
     pub services: [u32; 6],
     /// Whether any rule asks for a service.
     pub has_services: u32,
+    /// Which [`KnownAddress`]es are those of services here.
+    pub known_set: u32,
     /// UDP ports of all targets; where there are fewer than four, some stand here more than once.
     pub tunnel_ports: [u16; TUNNEL_PORTS_MAX],
 }
@@ -220,8 +222,8 @@ pub struct KnownAddress {
     pub address: [u8; 16],
     /// 4 or 6.
     pub version: u32,
-    /// Which generation knows it.
-    pub generation: u32,
+    /// Who knows it: a generation, by its number, the targets; interfaces the services, by [`RuleList::known_set`].
+    pub set: u32,
 }
 
 /// What an address is known for.
@@ -455,7 +457,7 @@ pub const HELD_PROGRAMS: u32 = 6;
 // Keys of maps and what is copied to user space have no padding.
 const _: () = {
     assert!(size_of::<RuleSet>() == 32);
-    assert!(size_of::<RuleList>() == 88);
+    assert!(size_of::<RuleList>() == 92);
     assert!(size_of::<MirrorRule>() == 8);
     assert!(size_of::<PrefixV4>() == 8);
     assert!(size_of::<PrefixV6>() == 20);

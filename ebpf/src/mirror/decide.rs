@@ -29,7 +29,7 @@ pub(crate) fn session(list: &RuleList, facts: &Facts, walk: &mut Walk, generatio
         // A packet without ports has one set for both ends.
         (tables::set(list.portless)?, protocol)
     };
-    let service = if list.has_services == 0 { protocol } else { tables::set(service_set(list, facts, generation))? };
+    let service = if list.has_services == 0 { protocol } else { tables::set(service_set(list, facts))? };
     first(list, walk, [protocol, src, dst, src_port, dst_port, service])
 }
 
@@ -123,11 +123,11 @@ fn ports(intervals: &Intervals, port: u16) -> Option<u32> {
 
 /// The set of the packet's service. Authority: as the sensor's own `classify`, whose order this is.
 #[inline(always)]
-fn service_set(list: &RuleList, facts: &Facts, generation: u32) -> u32 {
+fn service_set(list: &RuleList, facts: &Facts) -> u32 {
     let [none, dns, dhcp, metadata, time, activation] = list.services;
     let (src_port, dst_port) = if facts.has_ports != 0 { (facts.src_port, facts.dst_port) } else { (0, 0) };
-    let src = tables::known(facts.src, facts.version.into(), generation);
-    let dst = tables::known(facts.dst, facts.version.into(), generation);
+    let src = tables::known(facts.src, facts.version.into(), list.known_set);
+    let dst = tables::known(facts.dst, facts.version.into(), list.known_set);
     let at = |role: u32, port: u16| (src & role != 0 && src_port == port) || (dst & role != 0 && dst_port == port);
     let dhcp_ports = if facts.version == 4 { DHCP_V4 } else { DHCP_V6 };
     match facts.protocol {

@@ -174,8 +174,8 @@ pub(crate) fn block_v6(list: u32, address: [u8; 16]) -> Option<u32> {
 
 /// What an address is known for; zero for most.
 #[inline(always)]
-pub(crate) fn known(address: [u8; 16], version: u32, generation: u32) -> u32 {
-    match MIRROR_KNOWN.get_ptr(KnownAddress { address, version, generation }) {
+pub(crate) fn known(address: [u8; 16], version: u32, set: u32) -> u32 {
+    match MIRROR_KNOWN.get_ptr(KnownAddress { address, version, set }) {
         // SAFETY: an aligned word of the map's element.
         Some(roles) => unsafe { roles.read_volatile() },
         None => 0,

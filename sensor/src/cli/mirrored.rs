@@ -161,10 +161,8 @@ pub(super) fn live(settings: &Settings) -> anyhow::Result<Option<Setup>> {
     check_plane(settings)?;
     let vnis = mirror.vnis(&host_identity());
     let (watch, settings) = (settings.live.watch.clone(), settings.clone());
-    let (vpcs, subnets) = settings.service_networks();
-    let classifier = Classifier::new(&vpcs, &subnets);
     let describe: Describe = Arc::new(move |name: &str, mtu| tapped(&settings, name, mtu));
-    Ok(Some(Setup { mirror, vnis, watch, classifier, describe }))
+    Ok(Some(Setup { mirror, vnis, watch, describe }))
 }
 
 /// Refuses rules for what the kernel drops where the kernel plane, or every reason for a drop, is not wanted.

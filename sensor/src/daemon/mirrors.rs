@@ -304,6 +304,7 @@ fn complain_of_drops(why: &str) {
 #[cfg(feature = "ebpf")]
 mod kernel {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use super::super::plane::chain;
     use crate::capture::kernel::{Device, FlowPrograms};
@@ -469,7 +470,10 @@ mod kernel {
     }
 
     fn plan(setup: &Setup) -> Plan {
-        Plan { mirror: setup.mirror.clone(), vnis: setup.vnis.clone(), classifier: setup.classifier.clone() }
+        let describe = Arc::clone(&setup.describe);
+        // The addresses of services have nothing to do with the MTU.
+        let classifier = move |name: &str| describe(name, 0).map(|tapped| tapped.classifier).unwrap_or_default();
+        Plan { mirror: setup.mirror.clone(), vnis: setup.vnis.clone(), classifier: Arc::new(classifier) }
     }
 
     fn count(setup: &Setup) -> u16 {

@@ -47,7 +47,7 @@ use flowtap_abi::mirror::{CopyCounts, Unjudged};
 use link::LinkDevice;
 use plan::identity;
 use segmenter::Segmenter;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 use tables::{Generation, Tables, add};
 use taps::{Tap, is_idle};
 use tunnel::{Claims, Tunnel, TunnelKind, tunnels_of};
@@ -109,7 +109,11 @@ impl KernelMirror {
             tables,
             direct,
             netlink: Netlink::open().map_err(KernelMirrorError::Netlink)?,
-            plan: Plan { mirror: Mirror::default(), vnis: Vec::new(), classifier: Classifier::default() },
+            plan: Plan {
+                mirror: Mirror::default(),
+                vnis: Vec::new(),
+                classifier: Arc::new(|_: &str| Classifier::default()),
+            },
             generation: Generation::default(),
             taps: HashMap::new(),
             tunnels: Vec::new(),
@@ -151,7 +155,8 @@ impl KernelMirror {
         let mut tap = Tap { device: device.clone(), mtu: link.map_or(0, |link| link.mtu), programs: None };
         if !self.is_idle(&device.name) {
             let (tables, generation) = (&mut self.tables, &mut self.generation);
-            tables.write_interface(generation, &self.plan.mirror, &device.name, device.index)?;
+            let services = self.plan.services(&device.name);
+            tables.write_interface(generation, &self.plan.mirror, &device.name, device.index, services)?;
             tap.programs = Some(self.tap_programs(device)?);
             if !device.ethernet {
                 self.give_link_layer();

@@ -23,7 +23,6 @@ use super::sender::{NetworkOutlet, Senders, WhenFull};
 use super::socket::TargetSocket;
 use super::{Executor, Mirror, Vni};
 use crate::capture::dropped::DropSource;
-use crate::classify::Classifier;
 use crate::config::glob::Glob;
 use crate::feed::Clock;
 use crate::time::{NANOS_PER_SEC, Timestamp};
@@ -39,8 +38,6 @@ pub struct Setup {
     pub vnis: Vec<Vni>,
     /// Which interfaces are watched: no others are tapped.
     pub watch: Vec<Glob>,
-    /// Knows the addresses of services, of all interfaces together.
-    pub classifier: Classifier,
     /// What the rules must know of an interface, by its name and its MTU; `None` where no session applies.
     pub describe: Describe,
 }
@@ -48,13 +45,7 @@ pub struct Setup {
 impl Setup {
     /// No session: nothing is mirrored, and a reload may begin it.
     pub fn nothing() -> Self {
-        Self {
-            mirror: Mirror::default(),
-            vnis: Vec::new(),
-            watch: Vec::new(),
-            classifier: Classifier::default(),
-            describe: Arc::new(|_, _| None),
-        }
+        Self { mirror: Mirror::default(), vnis: Vec::new(), watch: Vec::new(), describe: Arc::new(|_, _| None) }
     }
 }
 

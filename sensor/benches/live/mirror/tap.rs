@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -139,7 +140,8 @@ pub(super) fn run(plane: &'static str, flowtap: &Path) -> Result<Watch> {
 pub(super) fn programs(configuration: &str) -> Result<KernelMirror> {
     let mirror = Settings::new(Some(RawConfig::parse(configuration)?), Flags::default())?.mirror;
     let vnis = mirror.vnis("bench");
-    Ok(KernelMirror::new(Plan { mirror, vnis, classifier: Classifier::default() }, &MirrorSizes::default())?)
+    let classifier = Arc::new(|_: &str| Classifier::default());
+    Ok(KernelMirror::new(Plan { mirror, vnis, classifier }, &MirrorSizes::default())?)
 }
 
 fn copies_of_programs(mirror: &KernelMirror) -> Result<Copies> {

@@ -7,6 +7,7 @@ use super::{
     tunnel::{TunnelKind, tunnels_of},
 };
 use crate::{
+    capture::kernel::Device,
     classify::Classifier,
     mirror::{Mirror, Mode, Session, SessionNumber, TooBig, Vni, balance},
 };
@@ -18,16 +19,32 @@ use flowtap_abi::{
         known,
     },
 };
+use std::{net::IpAddr, sync::Arc};
 
 /// What is mirrored, and what the rules need to know of the host.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Plan {
     /// What was configured.
     pub mirror: Mirror,
     /// The VNI of each session, in their order: [`Mirror::vnis`].
     pub vnis: Vec<Vni>,
-    /// Knows the addresses of services.
-    pub classifier: Classifier,
+    /// Knows the addresses of services, by the interface's name.
+    pub classifier: Arc<dyn Fn(&str) -> Classifier + Send + Sync>,
+}
+
+impl Plan {
+    /// The addresses that an interface knows services by, each with its role.
+    pub(super) fn services(&self, interface: &str) -> Vec<(IpAddr, u32)> {
+        let role = |class| match class {
+            TrafficClass::Dns => Some(known::RESOLVER),
+            TrafficClass::Metadata => Some(known::METADATA),
+            TrafficClass::Time => Some(known::TIME),
+            TrafficClass::Activation => Some(known::ACTIVATION),
+            _ => None,
+        };
+        let addresses = (self.classifier)(interface).service_addresses();
+        addresses.into_iter().filter_map(|(address, class)| Some((address, role(class)?))).collect()
+    }
 }
 
 impl KernelMirror {
@@ -70,22 +87,13 @@ impl KernelMirror {
             };
             self.tables.write_session(slot, &as_session(session, vni), buckets)?;
         }
-        for (address, class) in plan.classifier.service_addresses() {
-            let role = match class {
-                TrafficClass::Dns => known::RESOLVER,
-                TrafficClass::Metadata => known::METADATA,
-                TrafficClass::Time => known::TIME,
-                TrafficClass::Activation => known::ACTIVATION,
-                _ => continue,
-            };
-            self.tables.write_known(next, address, role)?;
-        }
         for target in plan.mirror.targets() {
-            self.tables.write_known(next, target.address, known::TARGET)?;
+            self.tables.write_known_target(next, target.address)?;
         }
         self.write_targets(next, (&plan.mirror, &plan.vnis), paths, healthy)?;
         for tap in self.taps.values().filter(|tap| !is_idle(&plan.mirror, &tap.device.name)) {
-            self.tables.write_interface(next, &plan.mirror, &tap.device.name, tap.device.index)?;
+            let Device { name, index, .. } = &tap.device;
+            self.tables.write_interface(next, &plan.mirror, name, *index, plan.services(name))?;
         }
         Ok(())
     }

@@ -21,8 +21,9 @@ use flowlog::record::TrafficClass;
 use flowtap_abi::mirror::{
     Buckets, CopyCounts, INTERVALS_MAX, Interval, Intervals, KnownAddress, LISTS_MAX, MirrorRule, MirrorSession,
     MirrorState, MirrorTarget, NOT_ALIKE, PROTOCOLS, PrefixV4, PrefixV6, RULES_TOTAL_MAX, RuleList, RuleSet,
-    SESSIONS_MAX, SETS_MAX, TARGETS_OF_SESSION_MAX, TUNNEL_PORTS_MAX, Unjudged, list_key,
+    SESSIONS_MAX, SETS_MAX, TARGETS_OF_SESSION_MAX, TUNNEL_PORTS_MAX, Unjudged, known, list_key,
 };
+use std::net::IpAddr;
 
 /// All maps that the programs read, and what they count.
 pub(super) struct Tables {
@@ -83,6 +84,8 @@ pub(super) struct Generation {
     blocks_v4: Vec<Key<Plain<PrefixV4>>>,
     blocks_v6: Vec<Key<Plain<PrefixV6>>>,
     known: std::collections::HashMap<KnownAddress, u32>,
+    /// The sets of addresses that interfaces know services by: those that know the same share one.
+    known_sets: std::collections::HashMap<Vec<(IpAddr, u32)>, u32>,
 }
 
 impl Generation {
@@ -132,13 +135,15 @@ impl Tables {
         self.state.set(0, Plain(state), 0).map_err(failed("MIRROR_STATE"))
     }
 
-    /// Writes the lists of an interface, both directions.
+    /// Writes the lists of an interface, both directions. `services` are the addresses that it knows services by, each with
+    /// its [`known`](flowtap_abi::mirror::known) role.
     pub(super) fn write_interface(
         &mut self,
         generation: &mut Generation,
         mirror: &Mirror,
         name: &str,
         index: u32,
+        services: Vec<(IpAddr, u32)>,
     ) -> Result<(), TablesError> {
         let sessions: Vec<u16> = mirror.sessions_of(name).into_iter().map(|(session, _)| session).collect();
         let lists = match generation.lists.get(&sessions) {
@@ -154,7 +159,10 @@ impl Tables {
                 lists
             }
         };
+        let asks = lists.iter().any(|list| list.has_services != 0);
+        let known_set = if asks { self.write_known_set(generation, services)? } else { 0 };
         for (list, (_, direction)) in lists.into_iter().zip(DIRECTIONS) {
+            let list = RuleList { known_set, ..list };
             let key = list_key(index, generation.number, direction);
             self.lists.insert(key, Plain(list), 0).map_err(failed("MIRROR_LISTS"))?;
             generation.list_keys.push(key);
@@ -215,6 +223,7 @@ impl Tables {
             portless: self.write_set(generation, &tables.without_ports)?,
             services,
             has_services: u32::from(services.iter().any(|set| Some(set) != services.first())),
+            known_set: 0,
             tunnel_ports: generation.tunnel_ports,
         })
     }
@@ -277,15 +286,44 @@ impl Tables {
         Ok(NOT_ALIKE)
     }
 
-    /// Writes what an address is known for, beside what it is known for already.
-    pub(super) fn write_known(
+    /// Writes a target, which is no target of anybody else's traffic.
+    pub(super) fn write_known_target(
         &mut self,
         generation: &mut Generation,
-        address: std::net::IpAddr,
+        address: IpAddr,
+    ) -> Result<(), TablesError> {
+        let set = generation.number;
+        self.write_known(generation, set, address, known::TARGET)
+    }
+
+    /// The number of a set of addresses of services, which is written only once.
+    fn write_known_set(
+        &mut self,
+        generation: &mut Generation,
+        services: Vec<(IpAddr, u32)>,
+    ) -> Result<u32, TablesError> {
+        if let Some(set) = generation.known_sets.get(&services) {
+            return Ok(*set);
+        }
+        // Behind those of the targets, the two generations' by turns.
+        let set = 2 * u32::try_from(1 + generation.known_sets.len()).unwrap_or(u32::MAX) + generation.number;
+        for (address, role) in &services {
+            self.write_known(generation, set, *address, *role)?;
+        }
+        generation.known_sets.insert(services, set);
+        Ok(set)
+    }
+
+    /// Writes what an address is known for, beside what it is known for already.
+    fn write_known(
+        &mut self,
+        generation: &mut Generation,
+        set: u32,
+        address: IpAddr,
         role: u32,
     ) -> Result<(), TablesError> {
         let (address, version) = widened(address);
-        let key = KnownAddress { address, version, generation: generation.number };
+        let key = KnownAddress { address, version, set };
         let roles = generation.known.entry(key).or_default();
         *roles |= role;
         self.known.insert(Plain(key), *roles, 0).map_err(full("MIRROR_KNOWN"))?;
@@ -360,13 +398,13 @@ pub(super) fn add(sum: &mut CopyCounts, counts: &CopyCounts) {
 }
 
 /// An address as sixteen bytes, and its version.
-pub(super) fn widened(address: std::net::IpAddr) -> ([u8; 16], u32) {
+pub(super) fn widened(address: IpAddr) -> ([u8; 16], u32) {
     match address {
-        std::net::IpAddr::V4(address) => {
+        IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();
             ([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 4)
         }
-        std::net::IpAddr::V6(address) => (address.octets(), 6),
+        IpAddr::V6(address) => (address.octets(), 6),
     }
 }
 

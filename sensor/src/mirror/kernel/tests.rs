@@ -77,7 +77,7 @@ fn unlimited() -> RateLimit {
 fn plan(targets: Vec<Target>, sessions: Vec<Session>) -> Plan {
     let mirror = Mirror::new(targets, Vec::new(), sessions, false);
     let vnis = mirror.vnis("host");
-    Plan { mirror, vnis, classifier: Classifier::default() }
+    Plan { mirror, vnis, classifier: Arc::new(|_: &str| Classifier::default()) }
 }
 
 /// The mirror in the kernel, or `None` where this machine does not let us.

@@ -317,13 +317,12 @@ fn what_passes_an_interface_is_copied_alike_super_packets_and_all() {
     let all = filter(&[protocol("tcp"), protocol("udp"), protocol("icmp")]);
     let to = |address| plan(vec![target("ids", address)], vec![session(1, TAP, &all)]);
     let Some(kernel) = mirrored(to(COLLECTOR_V4), TAP) else { return };
-    let Plan { mirror, vnis, classifier } = to(other);
+    let Plan { mirror, vnis, .. } = to(other);
     let sessions = mirror.clone();
     let setup = Setup {
         mirror,
         vnis,
         watch: vec![TAP.parse().unwrap()],
-        classifier,
         describe: Arc::new(move |name, mtu| tapped(&sessions, name, mtu)),
     };
     let clock = || Timestamp(u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap());

@@ -15,7 +15,7 @@ use crate::{
     packet::{Addresses, Fragment},
 };
 use aya::programs::{TestRun as _, TestRunOptions};
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// Numbers without a pattern: xorshift.
 fn numbers() -> impl FnMut(u64) -> u64 {
@@ -219,6 +219,31 @@ fn later_fragments_follow_their_first_one() {
     });
     let counters = mirror.counters().unwrap();
     assert_eq!(counters.sessions[0].ingress.of(CopyOutcome::Mirrored).0, 2 * 3, "{counters:?}");
+}
+
+/// The third address of its VPC's block is an interface's resolver.
+#[test]
+fn each_interface_knows_its_own_services() {
+    let Some(net) = Net::join() else { return };
+    let dns = Criteria { service: "dns".parse().ok(), ..Criteria::default() };
+    assert!(dns.service.is_some());
+    let dns = filter(&[(RuleAction::Accept, dns)]);
+    let sessions = vec![session(1, TAP, &dns), session(2, OUT, &dns)];
+    let mut plan = plan(vec![target("ids", COLLECTOR_V4)], sessions);
+    plan.classifier = Arc::new(|interface| {
+        let block = if interface == TAP { "10.1.0.0/16" } else { "10.2.0.0/16" };
+        Classifier::new(&[block.parse().unwrap()], &[])
+    });
+    let Some(mut mirror) = mirrored(plan, TAP) else { return };
+    mirror.attach(&Device::find(OUT).unwrap()).unwrap();
+    let frames: Vec<_> = [("10.1.0.2:53", 3), ("10.2.0.2:53", 5), ("10.3.0.2:53", 7)]
+        .into_iter()
+        .flat_map(|(to, count)| vec![udp("10.81.0.2:5000", to, None, &[1; 20]); count])
+        .collect();
+    let sent = frames.clone();
+    net.client.run(move || send(CLIENT, &sent));
+    net.collector.run(move || send(COLLECTOR, &frames));
+    assert_eq!(matched(&mirror), [3, 5]);
 }
 
 #[test]
