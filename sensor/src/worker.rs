@@ -168,27 +168,34 @@ impl<'a> Worker<'a> {
         loop {
             let fill = self.feed.pull(self.number, &mut block, &mut plan);
             self.counts.offer(&block);
-            for step in &plan {
-                match step {
-                    Step::Observe { frames, window } => {
-                        let frames = block.frames.get(frames.clone()).unwrap_or_default();
-                        self.observe(&block, frames, *window)?;
-                    }
-                    Step::Add { counted, window } => {
-                        let counted = block.counted.get(counted.clone()).unwrap_or_default();
-                        self.add(counted, *window)?;
-                    }
-                    Step::Lost { interface, packets, loss, window } => {
-                        self.counts.lost.count(*loss, *packets);
-                        self.note_loss(*interface, *window)?;
-                    }
-                    Step::Close(closing) => self.close(*closing)?,
-                }
-            }
+            let counting_ends =
+                plan.iter().rposition(|step| !matches!(step, Step::Close(_))).map_or(0, |last| last + 1);
+            let (counting, closing) = plan.split_at(counting_ends);
+            counting.iter().try_for_each(|step| self.take(step, &block))?;
+            // Before windows close: whoever is told of their rows finds their packets counted.
             self.feed.report(self.number, &self.counts);
+            closing.iter().try_for_each(|step| self.take(step, &block))?;
             if fill == Fill::End {
                 return Ok(());
             }
+        }
+    }
+
+    fn take(&mut self, step: &Step, block: &Block) -> Result<(), RecorderGone> {
+        match step {
+            Step::Observe { frames, window } => {
+                let frames = block.frames.get(frames.clone()).unwrap_or_default();
+                self.observe(block, frames, *window)
+            }
+            Step::Add { counted, window } => {
+                let counted = block.counted.get(counted.clone()).unwrap_or_default();
+                self.add(counted, *window)
+            }
+            Step::Lost { interface, packets, loss, window } => {
+                self.counts.lost.count(*loss, *packets);
+                self.note_loss(*interface, *window)
+            }
+            Step::Close(closing) => self.close(*closing),
         }
     }
 

@@ -99,8 +99,8 @@ impl Overview {
         }
     }
 
-    /// What became of rows and frames. A worker reports when it is through with a block, which may be a moment after
-    /// the rows of that block are written.
+    /// What became of rows and frames. A worker reports when it is through with a block, which may be a moment after rows of
+    /// that block are written: of windows that close in the midst of it, and of flows handed out early for want of room.
     fn counts(&self) -> (Posted, FrameCounts) {
         let posted = self.board.lock().clone();
         let written = posted.rows.packets + posted.rows.omitted.total();
