@@ -3,7 +3,7 @@
 //! Each dimension of the packet names the set of rules that do not mind it. The first rule in all of them decides: an
 //! accept is the answer, a reject takes the other rules of its session out, and the search goes on behind them.
 
-use super::{facts::Facts, tables};
+use super::{GO_ON, STOP, facts::Facts, tables};
 use crate::headers::{TCP, UDP};
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_loop};
 use flowtap_abi::mirror::{INTERVAL_STEPS, Intervals, NOT_ALIKE, RULE_WORDS, RuleList, RuleSet, SESSIONS_MAX, known};
@@ -143,9 +143,6 @@ fn service_set(list: &RuleList, facts: &Facts) -> u32 {
 /// Protocol, two addresses, two ports, service.
 const DIMENSIONS: usize = 6;
 const WORD_BITS: u32 = u64::BITS;
-/// What a step says to the loop.
-const GO_ON: i64 = 0;
-const STOP: i64 = 1;
 /// No session's slot.
 const NOBODY: u32 = u32::MAX;
 /// Every step leaves a word or a session behind.

@@ -10,6 +10,7 @@ use crate::{
     mirror::{
         Mirror,
         compile::{Address, Bits, PortIntervals, Prefixes, RuleTables, TooManyRules, class_index},
+        flow_hash::in_front,
     },
     sys::plain::Plain,
 };
@@ -400,10 +401,7 @@ pub(super) fn add(sum: &mut CopyCounts, counts: &CopyCounts) {
 /// An address as sixteen bytes, and its version.
 pub(super) fn widened(address: IpAddr) -> ([u8; 16], u32) {
     match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            ([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 4)
-        }
+        IpAddr::V4(address) => (in_front(address.into()), 4),
         IpAddr::V6(address) => (address.octets(), 6),
     }
 }
