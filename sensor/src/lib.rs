@@ -14,6 +14,7 @@ pub mod feed;
 pub mod flow;
 pub mod ledger;
 pub mod mirror;
+mod netlink;
 pub mod packet;
 pub mod policy;
 pub mod recorder;

@@ -51,7 +51,6 @@ pub mod inner;
 pub mod kernel;
 pub mod live;
 mod mirrored;
-mod netlink;
 mod next_hop;
 pub mod pcap_outlet;
 mod probe;

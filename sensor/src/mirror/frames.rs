@@ -20,9 +20,9 @@ use socket2::Socket;
 
 use super::counters::Skip;
 use super::encapsulate::{Path, whole_header};
-use super::netlink::{Changes, Netlink};
 use super::next_hop::{Known, NextHop, WayOut};
 use super::socket::{COPY_MARK, prepare, reason};
+use crate::netlink::{Changes, Netlink};
 use crate::sys::packet_socket;
 
 /// The way by frames, as far as there is one.

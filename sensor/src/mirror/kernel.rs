@@ -35,10 +35,11 @@ pub use tables::TablesError;
 pub use tend::Notice;
 pub use tunnel::TunnelError;
 
-use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation, netlink::Netlink};
+use super::{Mirror, SessionNumber, Target, fragmentation::Fragmentation};
 use crate::{
     capture::kernel::{Device, FlowPrograms, chain},
     classify::Classifier,
+    netlink::Netlink,
     sys::barrier,
 };
 use aya::{Ebpf, programs::tc::SchedClassifierLink};

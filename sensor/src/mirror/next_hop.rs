@@ -14,7 +14,7 @@ use std::io;
 use std::net::IpAddr;
 
 use super::encapsulate::HOPS;
-use super::netlink::{EthernetAddress, Link, Netlink, Route};
+use crate::netlink::{EthernetAddress, Link, Netlink, Route};
 
 /// How packets to an address leave the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use netlink_packet_route::{
 };
 use std::{io, num::NonZeroU16};
 
-use crate::mirror::{
-    Encapsulation,
+use crate::{
+    mirror::Encapsulation,
     netlink::{Link, Netlink},
 };
 

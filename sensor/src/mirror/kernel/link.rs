@@ -10,7 +10,7 @@ use super::{
     programs::{self, Bare, ProgramsError},
 };
 use crate::{
-    mirror::netlink::Netlink,
+    netlink::Netlink,
     sys::{
         interface::OWN_PREFIX,
         tun::{self, Layer},

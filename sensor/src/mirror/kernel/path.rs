@@ -3,9 +3,9 @@
 //! Authority: RFC 7348 section 4.3 (the path should take what the tunnel adds); the numbers of `54` and `74` bytes on
 //! AWS's page about MTU are these plus an inner VLAN tag.
 
-use crate::mirror::{
+use crate::{
+    mirror::next_hop::{NextHop, WayOut},
     netlink::Netlink,
-    next_hop::{NextHop, WayOut},
 };
 use std::{fmt, io, net::IpAddr};
 

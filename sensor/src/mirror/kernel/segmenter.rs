@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     capture::kernel::chain,
-    mirror::netlink::Netlink,
+    netlink::Netlink,
     sys::{
         interface::{self, OWN_PREFIX},
         tun::{self, Layer},

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     capture::kernel::Attachment,
-    mirror::{Encapsulation, Mirror, Offload, netlink::Netlink},
+    mirror::{Encapsulation, Mirror, Offload},
+    netlink::Netlink,
     sys::interface::{self, OWN_PREFIX},
 };
 use aya::{

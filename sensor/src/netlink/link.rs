@@ -11,23 +11,23 @@ use super::{EthernetAddress, Netlink};
 
 /// A device, as far as it matters to who sends by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::mirror) struct Link {
-    pub(in crate::mirror) is_up: bool,
-    pub(in crate::mirror) mtu: u32,
+pub(crate) struct Link {
+    pub(crate) is_up: bool,
+    pub(crate) mtu: u32,
     /// Its own address, if it is an Ethernet device that has a carrier and looks neighbours up.
-    pub(in crate::mirror) ethernet: Option<EthernetAddress>,
+    pub(crate) ethernet: Option<EthernetAddress>,
 }
 
 impl Netlink {
     /// The device of that index; `None` if there is none.
-    pub(in crate::mirror) fn link(&mut self, index: u32) -> io::Result<Option<Link>> {
+    pub(crate) fn link(&mut self, index: u32) -> io::Result<Option<Link>> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         Ok(self.link_message(message)?.as_ref().map(Link::from))
     }
 
     /// What the kernel says of one device; `None` if there is none.
-    pub(in crate::mirror) fn link_message(&mut self, asked: LinkMessage) -> io::Result<Option<LinkMessage>> {
+    pub(crate) fn link_message(&mut self, asked: LinkMessage) -> io::Result<Option<LinkMessage>> {
         match self.ask(RouteNetlinkMessage::GetLink(asked), 0) {
             Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
                 RouteNetlinkMessage::NewLink(message) => Some(message),

@@ -9,7 +9,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 /// Tells that something about links, addresses, routes, rules or neighbours has changed.
 #[derive(Debug)]
-pub(in crate::mirror) struct Changes {
+pub(crate) struct Changes {
     socket: Socket,
     /// Of what is told only that it was told matters.
     told: Vec<u8>,
@@ -17,7 +17,7 @@ pub(in crate::mirror) struct Changes {
 
 impl Changes {
     /// Hears what changes from now on.
-    pub(in crate::mirror) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         for group in CHANGES {
@@ -28,7 +28,7 @@ impl Changes {
     }
 
     /// Whether something has changed since the last call. Where too much has changed to be told, it has.
-    pub(in crate::mirror) fn any(&mut self) -> bool {
+    pub(crate) fn any(&mut self) -> bool {
         let mut any = false;
         for _ in 0..TOLD_MAX {
             self.told.clear();

@@ -15,41 +15,60 @@ use super::Netlink;
 
 /// Where packets to an address leave the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mirror) struct Route {
-    pub(in crate::mirror) device: u32,
+pub(crate) struct Route {
+    pub(crate) device: u32,
     /// What the route itself says, learned or configured.
-    pub(in crate::mirror) mtu: Option<u32>,
+    pub(crate) mtu: Option<u32>,
     /// As `mtu`.
-    pub(in crate::mirror) hops: Option<u32>,
+    pub(crate) hops: Option<u32>,
     /// Who takes them there, where that is not the address itself.
-    pub(in crate::mirror) gateway: Option<IpAddr>,
+    pub(crate) gateway: Option<IpAddr>,
     /// The source address that the kernel would choose.
-    pub(in crate::mirror) source: Option<IpAddr>,
+    pub(crate) source: Option<IpAddr>,
     /// Whether they go to one other host, and with nothing more around them.
-    pub(in crate::mirror) is_plain: bool,
+    pub(crate) is_plain: bool,
 }
 
 impl Netlink {
     /// Where packets to `address` that carry `mark` leave the host.
-    pub(in crate::mirror) fn route(&mut self, address: IpAddr, mark: u32) -> io::Result<Route> {
-        let message = self.route_message(address, mark, RouteFlags::empty())?;
+    pub(crate) fn route(&mut self, address: IpAddr, mark: u32) -> io::Result<Route> {
+        let message = self.route_message(address, RouteAttribute::Mark(mark), RouteFlags::empty())?;
+        message.as_ref().and_then(as_route).ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
+    }
+
+    /// The same of packets that come from `source`, which the kernel answers for addresses of its own.
+    #[cfg(feature = "ebpf")]
+    pub(crate) fn route_from(&mut self, source: IpAddr, address: IpAddr) -> io::Result<Route> {
+        let message = self.route_message(address, RouteAttribute::Source(source.into()), RouteFlags::empty())?;
         message.as_ref().and_then(as_route).ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
     }
 
     /// Whether all packets to `address` that carry `mark` take one way, as they are: no choice among several, nothing
     /// around them.
-    pub(in crate::mirror) fn has_one_way(&mut self, address: IpAddr, mark: u32) -> io::Result<bool> {
-        Ok(self.route_message(address, mark, RouteFlags::FibMatch)?.as_ref().is_some_and(is_one_way))
+    pub(crate) fn has_one_way(&mut self, address: IpAddr, mark: u32) -> io::Result<bool> {
+        Ok(self
+            .route_message(address, RouteAttribute::Mark(mark), RouteFlags::FibMatch)?
+            .as_ref()
+            .is_some_and(is_one_way))
     }
 
-    fn route_message(&mut self, address: IpAddr, mark: u32, flags: RouteFlags) -> io::Result<Option<RouteMessage>> {
+    fn route_message(
+        &mut self,
+        address: IpAddr,
+        asked: RouteAttribute,
+        flags: RouteFlags,
+    ) -> io::Result<Option<RouteMessage>> {
         let mut message = RouteMessage::default();
-        (message.header.address_family, message.header.destination_prefix_length) = match address {
+        let (family, bits) = match address {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
+        (message.header.address_family, message.header.destination_prefix_length) = (family, bits);
+        if let RouteAttribute::Source(_) = asked {
+            message.header.source_prefix_length = bits;
+        }
         message.header.flags = flags;
-        message.attributes = vec![RouteAttribute::Destination(address.into()), RouteAttribute::Mark(mark)];
+        message.attributes = vec![RouteAttribute::Destination(address.into()), asked];
         let answers = self.ask(RouteNetlinkMessage::GetRoute(message), 0)?;
         Ok(answers.into_iter().find_map(|answer| match answer {
             RouteNetlinkMessage::NewRoute(route) => Some(route),

@@ -15,7 +15,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The caller may not know.
-    pub(in crate::mirror) fn has_policies(&mut self) -> io::Result<bool> {
+    pub(crate) fn has_policies(&mut self) -> io::Result<bool> {
         let policies = match &mut self.policies {
             Ok(policies) => policies,
             // This kernel has none.

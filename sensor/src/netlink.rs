@@ -12,9 +12,9 @@ mod policy;
 mod questions;
 mod route;
 
-pub(super) use changes::Changes;
-pub(super) use link::Link;
-pub(super) use route::Route;
+pub(crate) use changes::Changes;
+pub(crate) use link::Link;
+pub(crate) use route::Route;
 
 use std::io;
 
@@ -24,23 +24,23 @@ use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_XFRM};
 use questions::Questions;
 
 /// Of a card, real or not.
-pub(super) type EthernetAddress = [u8; 6];
+pub(crate) type EthernetAddress = [u8; 6];
 
 /// Whom the kernel's answers are had of.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     routes: Questions,
     /// As far as it can be had.
     policies: io::Result<Questions>,
 }
 
 impl Netlink {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         Ok(Self { routes: Questions::open(NETLINK_ROUTE)?, policies: Questions::open(NETLINK_XFRM) })
     }
 
     /// Sends a request about devices, routes or neighbours, and gathers what comes for it.
-    pub(super) fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(crate) fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.routes.ask(message, flags)
     }
 }

@@ -13,7 +13,7 @@ use super::{EthernetAddress, Netlink};
 impl Netlink {
     /// The Ethernet address of a neighbour on a device, as long as the kernel sends there without asking who has it, or
     /// has reason to ask soon. `None` if there is none, or the kernel is asking.
-    pub(in crate::mirror) fn neighbour(&mut self, device: u32, address: IpAddr) -> io::Result<Option<EthernetAddress>> {
+    pub(crate) fn neighbour(&mut self, device: u32, address: IpAddr) -> io::Result<Option<EthernetAddress>> {
         let mut message = NeighbourMessage::default();
         message.header.ifindex = device;
         let (family, destination) = match address {
