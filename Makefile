@@ -51,13 +51,13 @@ test-deb: | libpcap
 test-kernels: setup
 	@packaging/setup kernels
 	$(CARGO) build --package flowtap
-	@$(SUDO) env PATH="$$PATH" packaging/kernels/test $(KERNELS)
+	@packaging/kernels/test $(KERNELS)
 
 bench: setup
 	$(CARGO) build --release --package flowtap
 	$(CARGO) bench --package flowtap --bench replay -- $(BENCH_ARGS)
-	$(SUDO) env PATH="$$PATH" $(CARGO) bench --package flowtap --bench kernel
-	$(SUDO) env PATH="$$PATH" $(CARGO) bench --package flowtap --bench live -- $(LIVE_ARGS)
+	$(SUDO) "$$(packaging/built bench --package flowtap --bench kernel)" --bench
+	$(SUDO) "$$(packaging/built bench --package flowtap --bench live)" --bench $(LIVE_ARGS)
 
 bench-peers:
 	@packaging/setup peers
