@@ -157,13 +157,12 @@ impl<'a> Daemon<'a> {
     /// Waits for its end.
     #[track_caller]
     pub(super) fn wait(&mut self) -> ExitStatus {
-        for _ in 0..220 {
-            if let Some(status) = self.process.0.try_wait().unwrap() {
-                return status;
-            }
-            sleep(Duration::from_millis(50));
-        }
-        panic!("it did not stop in time; it said:\n{}", self.log());
+        let mut ended = None;
+        comes_true(|| {
+            ended = self.process.0.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap_or_else(|| panic!("it did not stop in time; it said:\n{}", self.log()))
     }
 }
 
@@ -193,8 +192,34 @@ pub(super) fn ask(dir: &Dir, what: &[&str]) -> Run {
     dir.run(command(&flowtap()).args(what).args(["--control-socket", "control.sock"]))
 }
 
+/// How it is going. Whoever lets the daemon wait for half a second is cut off, and a busy machine may make us do so: then we
+/// ask again.
+#[track_caller]
 pub(super) fn status(dir: &Dir) -> Value {
-    serde_json::from_str(&ask(dir, &["status", "--json"]).success()).unwrap()
+    let mut answer = ask(dir, &["status", "--json"]);
+    for _ in 1..QUESTIONS_MAX {
+        if answer.code == Some(0) {
+            break;
+        }
+        answer = ask(dir, &["status", "--json"]);
+    }
+    serde_json::from_str(&answer.success()).unwrap()
+}
+
+/// Waits until the interval that is open now is published, and says how it is going then.
+#[track_caller]
+pub(super) fn when_published(dir: &Dir) -> Value {
+    let mut status_then = status(dir);
+    let now_secs = status_then["now"].as_u64().unwrap();
+    let came = comes_true(|| {
+        let is_published = status_then["published-until"].as_u64().unwrap() > now_secs;
+        if !is_published {
+            status_then = status(dir);
+        }
+        is_published
+    });
+    assert!(came, "nothing up to {now_secs} is published: {status_then}");
+    status_then
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,6 +274,13 @@ pub(super) fn sums(rows: &[Row]) -> BTreeMap<(String, String), (u64, u64)> {
 pub(super) fn udp(rows: &[Row]) -> (u64, u64) {
     sums(rows).get(&("4000 5000 17".to_owned(), "ingress".to_owned())).copied().unwrap_or_default()
 }
+
+/// How long after the end of an interval its records may come on a busy machine: the packet plane waits a good two seconds
+/// for packets that are late, and a disk may take its time.
+pub(super) const DELIVERY_SECS_MAX: u64 = 32;
+
+/// How often a question is put.
+const QUESTIONS_MAX: u32 = 10;
 
 /// A datagram of 100 bytes with its UDP and IP headers.
 pub(super) const DATAGRAM_BYTES: u64 = 128;

@@ -26,7 +26,8 @@ fn fills(plane: &str) {
     let arguments = ["-i", "near0", "--interval", "1s", "--capture", plane, "--format", WIDE];
     let mut daemon = Daemon::launch(disk.inside(flowtap().to_str().unwrap(), &["run"]), &dir, disk.logs(), &arguments);
     net.send(40, 0);
-    daemon.until(|log| log.matches("published").count() >= 3);
+    let are_published = || Records::read(&disk.logs()).sum("dstport=5000").0 == 40;
+    daemon.until(|log| log.matches("published").count() >= 3 && are_published());
     let full = disk.inside("sh", &["-c", "head -c 10000000 /dev/zero > logs/other"]).status();
     assert!(!full.unwrap().success(), "it is not full");
     net.send(20, 0);

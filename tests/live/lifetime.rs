@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::thread::{scope, sleep};
+use std::thread::sleep;
 use std::time::Duration;
 
 use flowtap_tests::Dir;
 use flowtap_tests::program::flowtap;
 use serde_json::Value;
 
-use super::daemon::{DATAGRAM_BYTES, Daemon, ask, in_each_plane, rows, status, udp};
-use super::net::{Net, must, namespaced};
+use super::daemon::{DATAGRAM_BYTES, Daemon, Row, ask, in_each_plane, rows, status, udp};
+use super::net::{Net, comes_true, must, namespaced};
 
 #[test]
 fn an_interface_that_vanishes_keeps_its_counts_and_is_watched_when_it_returns() {
@@ -65,7 +65,7 @@ fn crashes(plane: &str) {
     let mut daemon = Daemon::start_in(plane, &net, &dir, &["-i", "near0", "--interval", "2s"]);
     let _listener = net.listener();
     net.send(40, 0);
-    daemon.until(|log| log.matches("published").count() >= 3);
+    daemon.until(|log| log.matches("published").count() >= 3 && udp(&rows(&dir)).0 == 40);
     drop(daemon);
     let state: Value = serde_json::from_slice(&dir.read("logs/.flowtap.json")).unwrap();
     let noted = state["published-until"].as_u64().unwrap();
@@ -99,25 +99,27 @@ fn reloads(plane: &str) {
     dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\n[flow-log]\ninterval = '2s'\n");
     let mut daemon = Daemon::start_in(plane, &net, &dir, &["--config", "flowtap.toml"]);
     let _listener = net.listener();
-    scope(|scope| {
-        scope.spawn(|| net.send(20_000, 250));
-        sleep(Duration::from_millis(500));
-        dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\ninterface-id = 'eni-1'\n[flow-log]\ninterval = '1s'\n");
-        ask(&dir, &["reload"]).success();
-        sleep(Duration::from_millis(2500));
-        dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\n[flow-log]\nintervall = '1s'\n");
-        let refusal = ask(&dir, &["reload"]).failure(2);
-        assert!(refusal.contains("line 4: unknown key `intervall`, did you mean `interval`?"), "{refusal}");
-        dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\ninterface-id = 'eni-2'\n[flow-log]\ninterval = '3s'\n");
-        must("kill", &["-HUP", &daemon.pid()]);
-    });
-    daemon.until(|log| log.matches("configuration read again").count() == 2);
+    let has_row = |rows: &[Row], id: &str| rows.iter().any(|row| row.interface == id && row.status == "OK");
+    let before = net.kernel_packets();
+    let load = net.stream(250);
+    assert!(comes_true(|| net.kernel_packets() > before + 100));
+    dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\ninterface-id = 'eni-1'\n[flow-log]\ninterval = '1s'\n");
+    ask(&dir, &["reload"]).success();
+    daemon.until(|_| has_row(&rows(&dir), "eni-1"));
+    dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\n[flow-log]\nintervall = '1s'\n");
+    let refusal = ask(&dir, &["reload"]).failure(2);
+    assert!(refusal.contains("line 4: unknown key `intervall`, did you mean `interval`?"), "{refusal}");
+    dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\ninterface-id = 'eni-2'\n[flow-log]\ninterval = '3s'\n");
+    must("kill", &["-HUP", &daemon.pid()]);
+    daemon.until(|_| has_row(&rows(&dir), "eni-2"));
+    let sent = load.end();
+    assert_eq!(daemon.log().matches("configuration read again").count(), 2, "{}", daemon.log());
     let status = status(&dir);
     assert_eq!((&status["balances"], &status["interfaces"][0]["drops"]), (&true.into(), &0.into()), "{status}");
     let rows = daemon.stop();
-    assert_eq!(udp(&rows), (20_000, 20_000 * DATAGRAM_BYTES), "no packet was lost or counted twice");
+    assert_eq!(udp(&rows), (sent, sent * DATAGRAM_BYTES), "no packet was lost or counted twice");
     for id in ["near0", "eni-1", "eni-2"] {
-        assert!(rows.iter().any(|row| row.interface == id && row.status == "OK"), "no row of {id}");
+        assert!(has_row(&rows, id), "no row of {id}");
     }
 }
 

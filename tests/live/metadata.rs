@@ -1,13 +1,10 @@
 //! What the cloud says of the host, at the start and at a reload: a service in the daemon's namespace that insists on its
 //! token.
 
-use std::io::Read;
-use std::process::Stdio;
-
 use flowtap_tests::Dir;
 
 use super::daemon::{Daemon, ask};
-use super::net::{Net, Process, namespaced};
+use super::net::{Net, comes_true, namespaced, python, until_ready};
 
 /// The instance metadata service on 127.0.0.1:8169; its pages are in `pages.json`, read again for each question.
 const SERVICE: &str = r#"
@@ -44,17 +41,28 @@ fn pages(interface_id: &str) -> String {
 #[test]
 fn the_cloud_fills_what_is_left_out_and_is_asked_again_behind_the_fence() {
     let Some(net) = Net::new() else { return };
+    assert!((0..RUNS_MAX).any(|_| is_filled(&net)), "the cloud was late in each of {RUNS_MAX} runs");
+}
+
+/// `false` if a machine was so busy that the daemon gave the service up when it started: it waits for three seconds.
+fn is_filled(net: &Net) -> bool {
     let dir = Dir::new();
     dir.add("pages.json", pages("eni-first"));
     let mut service = namespaced(&net.near, "python3", &["-c", SERVICE]);
-    service.current_dir(dir.path(".")).stdout(Stdio::piped());
-    let mut service = Process(service.spawn().unwrap());
-    service.0.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+    service.current_dir(dir.path("."));
+    let service = until_ready(&mut service);
+    // It has come to answer once.
+    let question = "import http.client; c = http.client.HTTPConnection('127.0.0.1', 8169); c.request('GET', '/'); \
+                    assert c.getresponse().status == 401";
+    python(&net.near, question);
 
     dir.add("flowtap.toml", "metadata = 'ec2'\n[[interface]]\nname = 'near0'\nvpc-id = 'vpc-mine'\n");
     let environment = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:8169")];
     let arguments = ["--config", "flowtap.toml", "--interval", "1s"];
-    let mut daemon = Daemon::start_with(&net, &dir, &arguments, &environment);
+    let mut daemon = Daemon::start_with(net, &dir, &arguments, &environment);
+    if ["timeout", "not within 3 s"].iter().any(|late| daemon.log().contains(late)) {
+        return false;
+    }
     assert!(daemon.log().contains("missing=\"az-id (there is none)\""), "one warning:\n{}", daemon.log());
     let is_published = |interface: &str| {
         let files = dir.files().into_iter().filter(|file| file.starts_with("logs/AWSLogs/123456789012/"));
@@ -66,12 +74,19 @@ fn the_cloud_fills_what_is_left_out_and_is_asked_again_behind_the_fence() {
     daemon.until(|_| is_published("eni-first"));
 
     dir.add("pages.json", pages("eni-second"));
-    ask(&dir, &["reload"]).success();
-    daemon.until(|_| is_published("eni-second"));
+    // What was known stays as long as the service is late.
+    daemon.until(|_| {
+        ask(&dir, &["reload"]);
+        is_published("eni-second")
+    });
 
     // The service is gone: what was known stays.
     drop(service);
-    ask(&dir, &["reload"]).success();
+    let is_read_again = || ask(&dir, &["reload"]).code == Some(0);
+    assert!(comes_true(is_read_again), "{}", daemon.log());
     daemon.until(|log| log.contains("missing=\"everything ("));
     assert!(daemon.stop().iter().all(|row| row.interface.starts_with("eni-")));
+    true
 }
+
+const RUNS_MAX: u32 = 10;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use flowtap_tests::Dir;
 
 use super::daemon::{DATAGRAM_BYTES, Daemon, PLANES, in_both_planes, udp};
-use super::net::{Beyond, Net, bpf, comes_true, datagrams, hear, inside, namespaced, nftables, until_ready};
+use super::net::{Beyond, Net, bpf, comes_true, datagrams, hear, inside, must, namespaced, nftables, until_ready};
 
 #[test]
 fn two_daemons_on_one_interface_count_everything_each() {
@@ -39,6 +39,7 @@ fn programs_that_were_there_first_stay_and_run() {
         eprintln!("skipped: needs tc with u32, mirred and ifb");
         return;
     }
+    net.introduce();
     let _listener = net.listener();
     let mut counter = until_ready(&mut bpf(&net.near, &["count", "near0"]));
     let received_before = received(&net);
@@ -91,10 +92,12 @@ fn a_killed_daemon_leaves_no_program_behind() {
     let _listener = net.listener();
     let arguments = ["-i", "near0", "--interval", "2s"];
     let mut daemon = Daemon::start_in("ebpf", &net, &dir, &arguments);
-    daemon.until(|log| log.contains("published"));
+    // With the second, how far the first came is noted.
+    daemon.until(|log| log.matches("published").count() >= 2);
     assert_eq!(linked(&net), ["1", "1"]);
+    // It publishes nothing more, and ends by SIGKILL: those forty are in the open interval.
+    must("kill", &["-STOP", &daemon.pid()]);
     net.send(40, 0);
-    // The Process ends by SIGKILL, with those forty in the open interval.
     drop(daemon);
     assert!(comes_true(|| linked(&net) == ["0", "0"]), "{:?}", linked(&net));
     sleep(Duration::from_millis(1100));

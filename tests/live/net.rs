@@ -71,6 +71,15 @@ impl Net {
         }
     }
 
+    /// Has both ends know each other for good: from now on neither asks for the other's address.
+    pub(super) fn introduce(&self) {
+        for (namespace, name, other, ether) in
+            [(&self.near, "near0", "10.9.0.2", FAR_ETHER), (&self.far, "far0", "10.9.0.1", NEAR_ETHER)]
+        {
+            inside(namespace, "ip", &["neigh", "replace", other, "lladdr", ether, "dev", name, "nud", "permanent"]);
+        }
+    }
+
     /// Has both ends send and receive frames as the wire would carry them.
     pub(super) fn without_offloads(&self) {
         for (namespace, name) in [(&self.near, "near0"), (&self.far, "far0")] {
@@ -95,11 +104,24 @@ impl Net {
         inside(&self.far, "python3", &["-c", &script]);
     }
 
+    /// Sends the same datagrams from now on, until it is ended.
+    pub(super) fn stream(&self, pause_micros: u32) -> Stream {
+        let script = format!(
+            "import select, socket, sys\n\
+             s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', 4000))\n\
+             print('ready', flush=True); sent = 0\n\
+             while not select.select([sys.stdin], [], [], {pause_micros} / 1e6)[0]:\n    \
+             s.sendto(b'x' * 100, ('10.9.0.1', 5000)); sent += 1\n\
+             print(sent)\n"
+        );
+        Stream(until_ready(&mut namespaced(&self.far, "python3", &["-c", &script])))
+    }
+
     /// Somebody who listens on 10.9.0.1:5000, so that no answers are sent.
     pub(super) fn listener(&self) -> Process {
-        let script = "import socket, time\n\
+        let script = "import socket, sys\n\
              s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', 5000))\n\
-             print('ready', flush=True)\ntime.sleep(120)\n";
+             print('ready', flush=True); sys.stdin.read()\n";
         until_ready(&mut namespaced(&self.near, "python3", &["-c", script]))
     }
 
@@ -160,6 +182,20 @@ impl Drop for Net {
         for namespace in [&self.near, &self.far] {
             tool("ip", &["netns", "del", namespace]);
         }
+    }
+}
+
+/// Somebody who goes on sending.
+pub(super) struct Stream(Process);
+
+impl Stream {
+    /// Ends it, and says how many datagrams it has sent.
+    #[track_caller]
+    pub(super) fn end(mut self) -> u64 {
+        drop(self.0.0.stdin.take());
+        let mut sent = String::new();
+        self.0.0.stdout.as_mut().unwrap().read_to_string(&mut sent).unwrap();
+        sent.trim().parse().unwrap_or_else(|_| panic!("it said {sent:?}"))
     }
 }
 

@@ -46,13 +46,14 @@ fn unhex(text: &str) -> Vec<u8> {
 const HEADER: [u8; 14] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
 
 /// Twenty datagrams come in by the device, and twenty go out; all are told in hexadecimal digits.
-const TALK: &str = "import fcntl, os, signal, socket, struct, time
+const TALK: &str = "import fcntl, os, signal, socket, struct, subprocess, time
 signal.alarm(60)
 tun = os.open('/dev/net/tun', os.O_RDWR)
 fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH22x', b'tun5', 0x1001))
 # Until the kernel knows that somebody holds the device it drops what goes out.
 while open('/sys/class/net/tun5/operstate').read() != 'up\\n': time.sleep(0.01)
-time.sleep(0.1)
+# It says so a moment before, and lets nobody else at its devices meanwhile.
+subprocess.run(['ip', 'link', 'set', 'tun5', 'up'], check=True)
 def checked(parts):
     data = b''.join(parts); data += bytes(len(data) % 2)
     words = sum(struct.unpack(f'!{len(data) // 2}H', data))

@@ -1,16 +1,15 @@
 //! Copies of what the kernel drops, for rules with `verdict = "rejected"`.
 
-use std::thread::sleep;
-use std::time::Duration;
+use std::fs;
 
 use flowtap_tests::Dir;
 use flowtap_tests::mirror::{Complaint, Copy};
 use serde_json::json;
 
-use super::super::daemon::{Daemon, status};
+use super::super::daemon::{Daemon, status, when_published};
 use super::super::net::{Beyond, FAR_ETHER, NEAR_ETHER, bpf, comes_true, must, nftables, python, until_ready};
 use super::super::records::Records;
-use super::{Capture, Collector, MIRRORED, ledger, start};
+use super::{Capture, Collector, MIRRORED, ledger, read_ledger, start};
 
 /// Port 5001 is taken at the interface, and everything once more where it is dropped.
 const REJECTED: &str = r#"
@@ -271,6 +270,7 @@ fn what_a_program_drops_that_was_there_before_is_taken_before_it() {
     dir.add("m.toml", with(&[rule("ingress"), rule("egress")].concat()));
     must("kill", &["-HUP", &daemon.pid()]);
     daemon.until(|log| log.contains("configuration read again"));
+    until_gone_over(&daemon);
     let copies = collector.capture(&dir);
     numbered(&net.far, "10.9.0.1", 5002, 4, 100);
     numbered(&net.near, "10.9.0.2", 5012, 4, 100);
@@ -285,6 +285,27 @@ fn what_a_program_drops_that_was_there_before_is_taken_before_it() {
     let expected = ["5002 ingress near0 TC_INGRESS 4 512", "5012 egress near0 TC_EGRESS 4 512"];
     assert_eq!(rejected(&daemon.finish()), expected);
 }
+
+/// Waits until the thread that sends copies of what is dropped goes by the configuration that was read last. It looks for a
+/// new one in each turn, and sleeps once in a turn that brings nothing; to go over makes it wait a few times more.
+#[track_caller]
+fn until_gone_over(daemon: &Daemon<'_>) {
+    let sleeps = || -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+        let of_mirror = tasks.map(|task| task.unwrap().path()).find(|task| {
+            // Another thread may have ended.
+            fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "mirror\n")
+        });
+        let text = fs::read_to_string(of_mirror.unwrap().join("status")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let before = sleeps();
+    assert!(comes_true(|| sleeps() >= before + SLEEPS), "the thread stands still");
+}
+
+/// Two whole turns, and what it takes to go over.
+const SLEEPS: u64 = 12;
 
 /// Whether programs can stand before and behind each other, as those of somebody else do here.
 fn has_tcx(daemon: &Daemon) -> bool {
@@ -378,13 +399,14 @@ fn a_reload_ends_and_begins_it_and_refuses_what_did_not_begin_with_the_run() {
     let tap_only = REJECTED.replace("verdict = \"rejected\"", "protocol = \"tcp\"");
     let again = |daemon: &mut Daemon<'_>, config: &str, times: usize| {
         // A change comes with the next interval, and only then another can be asked for.
-        sleep(Duration::from_millis(1200));
+        when_published(&dir);
         dir.add("m.toml", config);
         must("kill", &["-HUP", &daemon.pid()]);
         daemon.until(|log| log.matches("configuration read again").count() == times);
-        sleep(Duration::from_millis(300));
+        until_gone_over(daemon);
     };
     numbered(&net.far, "10.9.0.1", 5002, 2, 100);
+    assert!(comes_true(|| read_ledger(&status(&dir)).mirrored.0 == 2));
     again(&mut daemon, &tap_only, 1);
     numbered(&net.far, "10.9.0.1", 5002, 3, 200);
     again(&mut daemon, REJECTED, 2);

@@ -120,24 +120,45 @@ fn nothing_comes_in_through_the_tunnel_device() {
     let Some((net, collector)) = Collector::new(1600) else { return };
     let dir = Dir::new();
     let count = "import socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.1', 5000))\n\
-                 print('ready', flush=True); s.settimeout(1.5)\nn = 0\n\
-                 try:\n    while s.recv(100): n += 1\nexcept TimeoutError: pass\nsys.exit(10 + n)\n";
-    let received = |device: &str| {
+                 print('ready', flush=True); n = 0\n\
+                 while s.recv(100) != b'end': n += 1\nsys.exit(10 + n)\n";
+    let end = "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'end', ('10.9.0.1', 5000))\n";
+    // Counts until it is told that no more come; those that are `let_in` must have come before.
+    let received = |device: &str, let_in: u64| {
         let show = ["-c", &format!("cat /sys/class/net/{device}/address")];
         let output = namespaced(&net.near, "sh", &show).output().unwrap();
         let ether = String::from_utf8(output.stdout).unwrap().trim().replace(':', "");
         assert_eq!(ether.len(), 12, "{device} is there");
         let mut counter = until_ready(&mut namespaced(&net.near, "python3", &["-c", count]));
+        let before = received_by_host(&net.near);
         python(&collector.namespace, &INJECTION.replace("ETHER", &ether));
+        let have_come = comes_true(|| {
+            let [packets, datagrams] = received_by_host(&net.near);
+            packets >= before[0] + 10 && datagrams >= before[1] + let_in
+        });
+        assert!(have_come, "{before:?} before, {:?} after", received_by_host(&net.near));
+        python(&net.far, end);
         counter.0.wait().unwrap().code().unwrap() - 10
     };
     // A device of the kernel's own lets it in.
     inside(&net.near, "sh", &["-ec", "ip link add open0 type vxlan id 4242 dstport 4789; ip link set open0 up"]);
-    assert_eq!(received("open0"), 10);
+    assert_eq!(received("open0", 10), 10);
     inside(&net.near, "ip", &["link", "del", "open0"]);
     let daemon = start("ebpf", &net, &dir, ALL);
-    assert_eq!(received("flowtap-v4789"), 0);
+    assert_eq!(received("flowtap-v4789", 0), 0);
     daemon.finish();
+}
+
+/// Packets that came to a host, and datagrams that were read there: `InReceives` and `InDatagrams` of IP and UDP.
+#[track_caller]
+fn received_by_host(namespace: &str) -> [u64; 2] {
+    let output = namespaced(namespace, "cat", &["/proc/net/snmp"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    [("Ip:", "InReceives"), ("Udp:", "InDatagrams")].map(|(protocol, name)| {
+        let mut lines = text.lines().filter(|line| line.starts_with(protocol)).map(|line| line.split(' '));
+        let (mut names, mut counts) = (lines.next().unwrap(), lines.next().unwrap());
+        counts.nth(names.position(|found| found == name).unwrap()).unwrap().parse().unwrap()
+    })
 }
 
 /// Ten datagrams to 10.9.0.1:5000, each in a VXLAN packet to the tapped host.

@@ -118,18 +118,22 @@ fn who_has_said_everything_may_stop_talking() {
 #[test]
 fn the_slow_do_not_hold_up_the_rest() {
     both(TEXT, |connect| {
-        let begun = now();
+        // Whoever is shown out before he has spoken was slow, too.
         let begin = || {
             let mut client = connect();
-            client.write_all(b"GET /metrics HT").unwrap();
+            client.write_all(b"GET /metrics HT").ok();
             client
         };
-        let mut slow: Vec<_> = (1..CLIENTS_MAX).map(|_| begin()).collect();
-        assert_serves(connect);
-        assert!(begun.elapsed() < CLIENT_TIMEOUT, "one place was left");
+        let (begun, mut slow) = soon_enough(|| {
+            let slow: Vec<_> = (1..CLIENTS_MAX).map(|_| begin()).collect();
+            assert_serves(connect);
+            slow
+        });
         // Now all places are taken: the next waits until the first are shown out, though they go on dripping.
         slow.push(begin());
-        slow.iter_mut().for_each(|client| client.write_all(b"TP/1.1\r\nx").unwrap());
+        for client in &mut slow {
+            client.write_all(b"TP/1.1\r\nx").ok();
+        }
         assert_serves(connect);
         assert!(begun.elapsed() >= CLIENT_TIMEOUT, "there is a bound");
         for client in slow {
@@ -141,30 +145,32 @@ fn the_slow_do_not_hold_up_the_rest() {
 #[test]
 fn who_never_reads_is_shown_out() {
     both(&"x".repeat(LONG_BYTES), |connect| {
-        let mut clients: Vec<_> = (0..CLIENTS_MAX).map(|_| connect()).collect();
-        for client in &mut clients {
-            client.write_all(b"GET /metrics HTTP/1.1\r\nhost: here\r\n\r\n").unwrap();
-        }
-        assert!(answer(connect(), b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").starts_with("HTTP/1.1 404"));
-        // The first is out, and so is everyone who came with it by then.
-        thread::sleep(CLIENT_TIMEOUT);
-        for client in clients {
-            assert!(answer(client, b"").len() < LONG_BYTES);
-        }
+        let are_all_out = || {
+            let mut clients: Vec<_> = (0..CLIENTS_MAX).map(|_| connect()).collect();
+            for client in &mut clients {
+                client.write_all(b"GET /metrics HTTP/1.1\r\nhost: here\r\n\r\n").ok();
+            }
+            assert!(answer(connect(), b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").starts_with("HTTP/1.1 404"));
+            // The first is out, and so is everyone who came with it by then, unless the server's thread had to wait.
+            thread::sleep(CLIENT_TIMEOUT);
+            clients.into_iter().all(|client| answer(client, b"").len() < LONG_BYTES)
+        };
+        assert!((0..ATTEMPTS_MAX).any(|_| are_all_out()), "there is a bound");
     });
 }
 
 #[test]
 fn an_end_does_not_wait_for_clients() {
-    let door = Door::open(&"127.0.0.1:0".parse().unwrap(), None).unwrap().unwrap();
-    let Door::Loopback(listener) = &door else { panic!("{door:?}") };
-    let address = listener.local_addr().unwrap();
-    let server = Server::start(door, Arc::new(|| TEXT.to_owned())).unwrap();
-    let mut client = TcpStream::connect(address).unwrap();
-    client.write_all(b"GET /metr").unwrap();
-    let begun = now();
-    drop(server);
-    assert!(begun.elapsed() < CLIENT_TIMEOUT);
+    let (_, client) = soon_enough(|| {
+        let door = Door::open(&"127.0.0.1:0".parse().unwrap(), None).unwrap().unwrap();
+        let Door::Loopback(listener) = &door else { panic!("{door:?}") };
+        let address = listener.local_addr().unwrap();
+        let server = Server::start(door, Arc::new(|| TEXT.to_owned())).unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET /metr").ok();
+        drop(server);
+        client
+    });
     assert_eq!(answer(Box::new(client), b""), "");
 }
 
@@ -191,6 +197,16 @@ fn a_port_that_is_taken_is_told() {
     assert!(refusal.starts_with(&format!("{address}: ")), "{refusal}");
     assert!(Door::open(&MetricsAddress::Off, None).unwrap().is_none());
 }
+
+/// Does what must take less time than a slow client has, and says when that began. A busy machine may need more, but not
+/// always.
+#[track_caller]
+fn soon_enough<T>(mut attempt: impl FnMut() -> T) -> (Instant, T) {
+    let mut attempts = (0..ATTEMPTS_MAX).map(|_| (now(), attempt()));
+    attempts.find(|(begun, _)| begun.elapsed() < CLIENT_TIMEOUT).unwrap_or_else(|| panic!("it takes too long"))
+}
+
+const ATTEMPTS_MAX: u32 = 10;
 
 #[expect(clippy::disallowed_methods, reason = "these tests are about time that really passes")]
 fn now() -> Instant {

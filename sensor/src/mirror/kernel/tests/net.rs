@@ -125,9 +125,10 @@ impl Remote {
                         quiet_polls = 0;
                         frames.push(packet.data.to_vec());
                     }
-                    Err(_) if stop.load(Ordering::Relaxed) && quiet_polls > QUIET_POLLS => break,
+                    Err(_) if quiet_polls > QUIET_POLLS => break,
                     Err(_) => {
-                        quiet_polls += 1;
+                        // How quiet it was before the work was done tells nothing of what is still on its way.
+                        quiet_polls += u32::from(stop.load(Ordering::Relaxed));
                         std::thread::sleep(Duration::from_millis(2));
                     }
                 }
