@@ -11,9 +11,13 @@ mod harm;
 mod killed;
 mod path;
 mod reload;
+mod sessions;
+mod tagged;
 mod targets;
+mod transfer;
 
 use std::fs;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -95,6 +99,7 @@ impl Drop for Collector {
 /// A capture of whole frames that goes on.
 struct Capture<'a> {
     process: Process,
+    namespace: String,
     dir: &'a Dir,
     name: String,
 }
@@ -122,19 +127,43 @@ impl<'a> Capture<'a> {
         let process = Process(command.stderr(fs::File::create(&words).unwrap()).spawn().unwrap());
         let listens = comes_true(|| fs::read_to_string(&words).unwrap().contains("listening on"));
         assert!(listens, "tcpdump said: {}", fs::read_to_string(&words).unwrap());
-        Self { process, dir, name: device.to_owned() }
+        Self { process, namespace: namespace.to_owned(), dir, name: device.to_owned() }
+    }
+
+    /// Waits until a copy has come of what is sent through the cable now: until then others may be on their way.
+    #[track_caller]
+    fn until_marked(&self, net: &Net) {
+        inside(&net.far, "taskset", &["-c", "0", "python3", "-c", SEND_MARK]);
+        let file = self.dir.path(&format!("{}.pcap", self.name));
+        let is_there = || {
+            let file = fs::read(&file).unwrap();
+            file[file.len().saturating_sub(MARK_BYTES_MAX)..].windows(MARK.len()).any(|bytes| bytes == MARK)
+        };
+        assert!(comes_true(is_there), "no copy of what was sent last has come");
     }
 
     /// Ends when nothing more comes, and gives all frames.
     #[track_caller]
-    fn frames(mut self) -> Vec<Vec<u8>> {
+    fn frames(self) -> Vec<Vec<u8>> {
+        let file = fs::read(self.file()).unwrap();
+        read_pcap(&file).into_iter().map(|record| record.bytes).collect()
+    }
+
+    /// Ends when nothing more comes, and gives the file that holds it.
+    #[track_caller]
+    fn file(mut self) -> PathBuf {
         let file = self.dir.path(&format!("{}.pcap", self.name));
         settles(|| fs::metadata(&file).map_or(0, |file| file.len()));
         must("kill", &["-INT", &self.process.0.id().to_string()]);
         self.process.0.wait().unwrap();
         let words = fs::read_to_string(self.dir.path(&format!("{}.txt", self.name))).unwrap();
         assert!(words.contains("\n0 packets dropped by kernel"), "{words}");
-        read_pcap(&fs::read(&file).unwrap()).into_iter().map(|record| record.bytes).collect()
+        if self.name == "ids0" {
+            let lost = "/sys/class/net/ids0/statistics/rx_dropped";
+            let lost = namespaced(&self.namespace, "cat", &[lost]).output().unwrap().stdout;
+            assert_eq!(lost, b"0\n", "this machine is too slow: its queue of what comes in was full");
+        }
+        file
     }
 
     /// The same, as a receiver sees them that wants frames of at most so many bytes.
@@ -150,6 +179,29 @@ impl<'a> Capture<'a> {
         self.frames().iter().for_each(|frame| receiver.take(frame, port));
         receiver
     }
+}
+
+/// Whether a frame is what [`Capture::until_marked`] sends.
+fn is_mark(frame: &[u8]) -> bool {
+    frame.ends_with(MARK)
+}
+
+const MARK: &[u8] = b"nothing follows.";
+
+/// Where it is looked for, from the end of the file: little comes behind it.
+const MARK_BYTES_MAX: usize = 65_536;
+
+/// An answer to a ping that nobody has sent: nobody says anything to it.
+const SEND_MARK: &str = "import socket, struct
+data = b'nothing follows.'
+words = sum(struct.unpack('!8H', data)); words = (words & 0xffff) + (words >> 16); words = (words & 0xffff) + (words >> 16)
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+s.sendto(struct.pack('!2B3H', 0, 0, words ^ 0xffff, 0, 0) + data, ('10.9.0.1', 0))
+";
+
+/// Waits until the interfaces say nothing of themselves any more, as they do for a while once they have IPv6 addresses.
+fn until_quiet(net: &Net) {
+    settles(|| net.kernel_packets());
 }
 
 /// A session that mirrors everything at `near0` to the collector. More of the session may follow.

@@ -1,68 +1,10 @@
-//! What the collector gets: whole wire frames, each once.
+//! What the collector's own kernel takes out of the copies: the originals.
 
 use flowtap_tests::Dir;
 
-use super::super::daemon::{in_each_plane, status};
-use super::super::net::{hear, inside, namespaced, until_ready};
-use super::{ALL, Capture, Collector, VXLAN_PORT, ledger, start};
-
-#[test]
-fn a_large_transfer_with_all_offloads_arrives_as_on_a_wire() {
-    in_each_plane(transfers);
-}
-
-fn transfers(plane: &str) {
-    transfer(plane, ALL, VXLAN_PORT);
-}
-
-#[test]
-fn a_large_transfer_arrives_over_ipv6_as_well() {
-    in_each_plane(|plane| transfer(plane, &ALL.replace("10.83.0.2", "fd83::2"), VXLAN_PORT));
-}
-
-/// Two megabytes each way in one connection, which come to that port of the collector.
-pub(super) fn transfer(plane: &str, config: &str, port: u16) {
-    let Some((net, collector)) = Collector::new(1600) else { return };
-    collector.add_ipv6(&net);
-    let dir = Dir::new();
-    let daemon = start(plane, &net, &dir, config);
-    let capture = collector.capture(&dir);
-    let content = format!("b''.join(struct.pack('>I', i ^ mask) for i in range({WORDS}))");
-    let both = |mask: u32| {
-        format!(
-            "import threading\nmask = {mask}\nown = {content}\n\
-             def read():\n    left = len(own)\n    while left: left -= len(s.recv(65536))\n\
-             t = threading.Thread(target=read); t.start(); s.sendall(own); t.join(); s.close()\n"
-        )
-    };
-    let server = format!(
-        "import socket, struct\nl = socket.create_server(('10.9.0.1', 6000)); print('ready', flush=True)\n\
-         s, _ = l.accept()\n{}",
-        both(0)
-    );
-    let mut server = until_ready(&mut namespaced(&net.near, "taskset", &["-c", "0", "python3", "-c", &server]));
-    let client = format!("import socket, struct\ns = socket.create_connection(('10.9.0.1', 6000))\n{}", both(u32::MAX));
-    inside(&net.far, "taskset", &["-c", "0", "python3", "-c", &client]);
-    assert!(server.0.wait().unwrap().success());
-    assert_eq!(status(&dir)["mirror"]["tap-drops"], 0, "{plane}: this machine is too slow for what is sent");
-    let receiver = capture.receiver_at(port, 1514);
-    receiver.assert_content();
-    let copies = receiver.copies();
-    assert!(copies.iter().all(|copy| copy.vni == 4242 && copy.src_port == copies[0].src_port));
-    assert_eq!(receiver.streams().len(), 2);
-    for (key, stream) in receiver.streams() {
-        let mask = if key.src_port == 6000 { 0 } else { u32::MAX };
-        let sent: Vec<u8> = (0..WORDS).flat_map(|word| (word ^ mask).to_be_bytes()).collect();
-        assert!(stream.bytes() == sent, "{key:?} has {} bytes of {}", stream.bytes().len(), sent.len());
-    }
-    let ledger = ledger(&dir);
-    let bytes: usize = copies.iter().map(|copy| copy.inner.len()).sum();
-    assert_eq!(ledger.mirrored, (copies.len() as u64, bytes as u64));
-    assert_eq!(ledger.skipped, (0, 0));
-    let records = daemon.finish();
-    assert_eq!(records.sum(&format!("dstport={port}")), (0, 0));
-    assert!(records.sum("srcport=6000").0 > 0);
-}
+use super::super::daemon::in_each_plane;
+use super::super::net::{hear, inside};
+use super::{ALL, Capture, Collector, ledger, start, until_quiet};
 
 #[test]
 fn the_kernels_own_device_receives_the_originals() {
@@ -79,7 +21,7 @@ fn decapsulated(plane: &str) {
     let dir = Dir::new();
     let daemon = start(plane, &net, &dir, ALL);
     let _listener = hear(&net.near, &[5000]);
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    until_quiet(&net);
     let originals = Capture::start(&net.near, "near0", &[], &dir);
     let copies = Capture::start(&collector.namespace, "vx0", &["-Q", "in"], &dir);
     // One processor, so that order can be judged.
@@ -116,6 +58,3 @@ for i in range(20):
     ip = ip[:10] + struct.pack('!H', words ^ 0xffff) + ip[12:]
     s.send(bytes.fromhex('020000000901020000000902') + struct.pack('!HHH', 0x8100, 7, 0x0800) + ip + data)
 ";
-
-/// Two million bytes each way.
-const WORDS: u32 = 500_000;

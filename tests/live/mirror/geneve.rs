@@ -6,8 +6,9 @@ use flowtap_tests::Dir;
 
 use super::super::daemon::in_each_plane;
 use super::super::net::{Net, hear, inside, namespaced};
-use super::content::{SENDER, transfer};
-use super::{ALL, Capture, Collector, GENEVE_PORT, ledger, start};
+use super::content::SENDER;
+use super::transfer::{PLAIN, Transfer};
+use super::{ALL, Capture, Collector, GENEVE_PORT, ledger, start, until_quiet};
 
 #[test]
 fn geneve_carries_the_frame_as_it_is() {
@@ -24,6 +25,7 @@ fn frames(plane: &str) {
     let dir = Dir::new();
     let daemon = start(plane, &net, &dir, &geneve());
     let _listeners = (hear(&net.near, &[5000]), hear(&collector.namespace, &[GENEVE_PORT]));
+    until_quiet(&net);
     let originals = Capture::start(&net.near, "near0", &[], &dir);
     let copies = collector.capture(&dir);
     send(&net);
@@ -56,6 +58,7 @@ fn decapsulated(plane: &str) {
     let dir = Dir::new();
     let daemon = start(plane, &net, &dir, &geneve());
     let _listener = hear(&net.near, &[5000]);
+    until_quiet(&net);
     let originals = Capture::start(&net.near, "near0", &[], &dir);
     let copies = Capture::start(&collector.namespace, "gnv0", &["-Q", "in"], &dir);
     send(&net);
@@ -77,7 +80,7 @@ fn a_large_transfer_arrives_in_geneve_over_ipv6() {
 fn transfer_in_geneve(plane: &str, config: &str) {
     let Some(net) = Net::new() else { return };
     if !is_missing(plane, &net) {
-        transfer(plane, config, GENEVE_PORT);
+        Transfer { config, port: GENEVE_PORT, ..PLAIN }.passes(plane);
     }
 }
 
