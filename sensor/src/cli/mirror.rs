@@ -13,13 +13,13 @@ use flowtap::classify::Classifier;
 use flowtap::config::glob::Glob;
 use flowtap::config::{Flags, Protocol, Settings};
 use flowtap::mirror::explain::{Answer, explain};
-use flowtap::mirror::{Decider, Mode, Point, Probe, Rule, RuleNumber, Session};
+use flowtap::mirror::{Decider, Mode, OwnOutput, Point, Probe, Rule, RuleNumber, Session, Vni};
 use flowtap::packet::{Addresses, Fragment};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 use serde_json::{Value, json};
 
-use super::{answer, record};
+use super::{answer, mirrored::HostIdentity, record};
 
 /// Ask about traffic mirroring
 #[derive(Debug, Args)]
@@ -36,7 +36,8 @@ enum MirrorCommand {
 /// Tell which session and rule would mirror a packet, and why
 ///
 /// Every session of the configuration is listed in the order in which it is asked. Without ports, the packet is what a
-/// later fragment is: only rules that ask for no ports match.
+/// later fragment is: only rules that ask for no ports match. A VNI that is not configured is the one that a run on this
+/// host takes.
 #[derive(Debug, Args)]
 struct ExplainArgs {
     /// The configuration file
@@ -132,7 +133,7 @@ impl std::fmt::Display for End {
 pub(super) fn run(args: &MirrorArgs) -> anyhow::Result<ExitCode> {
     let MirrorCommand::Explain(args) = &args.command;
     let settings = Settings::new(Some(record::read_config(&args.config)?), Flags::default())?;
-    let explanation = Explanation::new(args, &settings)?;
+    let explanation = Explanation::new(args, &settings, HostIdentity::read())?;
     answer(&if args.json { explanation.json().to_string() } else { explanation.text() });
     Ok(ExitCode::SUCCESS)
 }
@@ -156,12 +157,15 @@ struct Explanation<'a> {
     settings: &'a Settings,
     interface: &'a str,
     probe: Probe,
-    is_own_output: bool,
+    own_output: OwnOutput,
     answers: Vec<(&'a Session, Answer)>,
+    host: HostIdentity,
+    /// Of each session, in the order of the configuration.
+    vnis: Vec<Vni>,
 }
 
 impl<'a> Explanation<'a> {
-    fn new(args: &'a ExplainArgs, settings: &'a Settings) -> anyhow::Result<Self> {
+    fn new(args: &'a ExplainArgs, settings: &'a Settings, host: HostIdentity) -> anyhow::Result<Self> {
         let mirror = &settings.mirror;
         if mirror.sessions().is_empty() {
             bail!("{}: there is no [[mirror.session]]", args.config.display());
@@ -174,15 +178,26 @@ impl<'a> Explanation<'a> {
         let probe = probe(args, &Classifier::new(&known.vpc_cidrs, &known.subnet_cidrs))?;
         let decider = Decider::new(mirror, interface).with_context(|| interface.to_owned())?;
         let answers = explain(mirror, &decider, interface, &probe);
-        Ok(Self { args, settings, interface, probe, is_own_output: mirror.is_own_output(&probe), answers })
+        let (own_output, vnis) = (mirror.own_output(&probe), mirror.vnis(&host.text));
+        Ok(Self { args, settings, interface, probe, own_output, answers, host, vnis })
     }
 
     /// Session and rule that mirror the packet.
     fn taken(&self) -> Option<(&Session, RuleNumber)> {
         self.answers.iter().find_map(|(session, answer)| match answer {
-            Answer::Accepted(rule) if !self.is_own_output => Some((*session, *rule)),
+            Answer::Accepted(rule) if self.own_output != OwnOutput::Yes => Some((*session, *rule)),
             _ => None,
         })
+    }
+
+    fn vni(&self, session: &Session) -> Option<Vni> {
+        let mut with_vni = self.settings.mirror.sessions().iter().zip(&self.vnis);
+        with_vni.find(|(known, _)| std::ptr::eq(*known, session)).map(|(_, vni)| *vni)
+    }
+
+    /// Whether a run watches the interface because of the file.
+    fn is_watched(&self) -> bool {
+        self.settings.live.watch.iter().any(|glob| glob.matches(self.interface))
     }
 
     fn class(&self) -> Option<&'static str> {
@@ -195,8 +210,10 @@ impl<'a> Explanation<'a> {
 
     fn text(&self) -> String {
         let mut lines = String::new();
-        // Writing to a string cannot fail.
-        let mut line = |text: String| writeln!(lines, "{text}").ok();
+        let mut line = |text: String| {
+            // Writing to a string cannot fail.
+            writeln!(lines, "{text}").ok();
+        };
         let ExplainArgs { protocol, source, destination, direction, .. } = self.args;
         let class = self.class().map_or_else(String::new, |class| format!(", traffic class {class}"));
         let point = if self.args.rejected { ", dropped by the kernel" } else { "" };
@@ -204,15 +221,34 @@ impl<'a> Explanation<'a> {
         for (session, answer) in &self.answers {
             line(format!("session {:<5} {}", session.number, self.sentence(session, *answer)));
         }
-        if self.is_own_output {
-            line("not mirrored: it goes to a target's address and port, so it is a copy of our own".to_owned());
-        } else {
-            line(match self.taken() {
-                Some((session, rule)) => {
-                    format!("mirrored by session {}, rule {rule}, to {}", session.number, self.targets(session))
+        match self.taken() {
+            Some((session, rule)) => {
+                let number = session.number;
+                let (vni, targets) = (self.vni_words(session), self.targets(session));
+                line(format!("mirrored by session {number}, rule {rule}, {vni}to {targets}"));
+                match self.own_output {
+                    OwnOutput::No | OwnOutput::Yes => {}
+                    OwnOutput::IfItHoldsACopy => {
+                        line("unless a tunnel's packet is in it: a copy of a copy is never mirrored".to_owned());
+                    }
+                    OwnOutput::IfItQuotesACopy => {
+                        line("unless it is an error about a copy, which is never mirrored".to_owned());
+                    }
                 }
-                None => "not mirrored".to_owned(),
-            });
+                if !self.is_watched() {
+                    line(format!(
+                        "but a run watches {0} only if `--interface` names it: no [[interface]] matches it",
+                        self.interface
+                    ));
+                }
+            }
+            None if self.own_output == OwnOutput::Yes => {
+                line(
+                    "not mirrored: one end is a target and one port a tunnel's, so it is a copy, or an answer to one"
+                        .to_owned(),
+                );
+            }
+            None => line("not mirrored".to_owned()),
         }
         lines
     }
@@ -226,12 +262,21 @@ impl<'a> Explanation<'a> {
             format!("{direction} rule {number} of filter `{filter}`: {rule}{description}")
         };
         match answer {
-            Answer::OtherInterface => format!("is for interfaces that match `{}`", session.interface.as_str()),
+            Answer::OtherInterface => {
+                let is_watched = self.settings.live.watch.iter().any(|glob| glob.overlaps(&session.interface));
+                let unwatched = if is_watched { "" } else { ", and no [[interface]] does" };
+                format!("is for interfaces that match `{}`{unwatched}", session.interface.as_str())
+            }
             Answer::Rejected(number) => format!("rejects it by {}", rule(number)),
             Answer::NoRule => format!("has no {direction} rule for it in filter `{filter}`"),
             Answer::Accepted(number) => format!("accepts it by {}", rule(number)),
             Answer::NotAsked => "is not asked".to_owned(),
         }
+    }
+
+    fn vni_words(&self, session: &Session) -> String {
+        let source = if session.vni.is_some() { String::new() } else { format!(" (derived from {})", self.host.from) };
+        self.vni(session).map_or_else(String::new, |vni| format!("with VNI {vni}{source}, "))
     }
 
     fn targets(&self, session: &Session) -> String {
@@ -275,10 +320,18 @@ impl<'a> Explanation<'a> {
             "interface": self.interface,
             "direction": self.args.direction.as_str(),
             "traffic-class": self.class(),
-            "own-output": self.is_own_output,
+            "own-output": self.own_output == OwnOutput::Yes,
+            "unless": match self.own_output {
+                OwnOutput::IfItHoldsACopy => Some("it-holds-a-copy"),
+                OwnOutput::IfItQuotesACopy => Some("it-quotes-a-copy"),
+                OwnOutput::No | OwnOutput::Yes => None,
+            },
+            "watched": self.is_watched(),
             "mirrored": taken.is_some(),
             "session": taken.map(|(session, _)| session.number.number()),
             "rule": taken.map(|(_, rule)| rule.number()),
+            "vni": taken.and_then(|(session, _)| self.vni(session)).map(Vni::number),
+            "vni-derived": taken.is_some_and(|(session, _)| session.vni.is_none()),
             "targets": targets,
             "sessions": sessions.collect::<Vec<_>>(),
         })

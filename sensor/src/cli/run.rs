@@ -26,6 +26,7 @@ use flowtap::daemon::privileges::User;
 use flowtap::daemon::state::{StateFile, try_directory};
 use flowtap::daemon::{self, Configuration, Control, Job, Watch};
 use flowtap::flow::FragmentRule;
+use flowtap::sys::interface::{OWN_PREFIX, is_ours};
 use nix::ifaddrs::getifaddrs;
 use tracing::level_filters::LevelFilter;
 
@@ -190,6 +191,7 @@ impl Plan {
         if settings.live.watch.is_empty() {
             bail!("nothing to watch: name interfaces with --interface, or in [[interface]] of a configuration file");
         }
+        refuse_own_devices(&settings)?;
         let format: Format = settings.format.parse()?;
         settings.filter.as_deref().map(Filter::new).transpose()?;
         learn(&mut settings);
@@ -319,6 +321,22 @@ impl Reloader {
 fn primary_address(interface: &str) -> Option<Ipv4Addr> {
     let mut own = getifaddrs().ok()?.filter(|found| found.interface_name == interface);
     own.find_map(|found| Some(found.address?.as_sockaddr_in()?.ip()))
+}
+
+/// Refuses interfaces whose names say that they are devices of our own, which are never watched.
+///
+/// # Errors
+/// The first such name or pattern.
+fn refuse_own_devices(settings: &Settings) -> anyhow::Result<()> {
+    let mirrored = settings.mirror.sessions().iter().map(|session| &session.interface);
+    match settings.live.watch.iter().chain(mirrored).find(|glob| is_ours(glob.as_str())) {
+        Some(glob) => bail!(
+            "interface `{}` is never watched: names that begin with `{OWN_PREFIX}` are those of flowtap's own devices; \
+             give it another name",
+            glob.as_str()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Why these settings ask for frames, which only the packet plane has.
