@@ -263,6 +263,13 @@ fn our_own_devices_are_not_to_be_watched() {
         let run = dir.flowtap(&["run", "--config", "flowtap.toml", "-o", "logs/"]).failure(2);
         assert!(run.ends_with(&refusal), "{run}");
     }
+    dir.add("flowtap.toml", INLINE);
+    let named = dir.flowtap(&["run", "--config", "flowtap.toml", "-i", "flowtap-lab"]).failure(2);
+    assert!(named.contains("interface `flowtap-lab` is never watched"), "{named}");
+    let ask =
+        ["mirror", "explain", "--config", "flowtap.toml", "--direction", "egress", "tcp", "10.0.1.5", "192.0.2.9"];
+    let asked = dir.flowtap(&[&ask[..], &["--interface", "flowtap-lab"]].concat()).failure(2);
+    assert!(asked.contains("interface `flowtap-lab` is never watched"), "{asked}");
 }
 
 /// What mirroring needs is told, and grows with targets.

@@ -323,20 +323,27 @@ fn primary_address(interface: &str) -> Option<Ipv4Addr> {
     own.find_map(|found| Some(found.address?.as_sockaddr_in()?.ip()))
 }
 
-/// Refuses interfaces whose names say that they are devices of our own, which are never watched.
+/// Refuses interfaces that are devices of our own, by their names or patterns: these are never watched.
 ///
 /// # Errors
 /// The first such name or pattern.
 fn refuse_own_devices(settings: &Settings) -> anyhow::Result<()> {
     let mirrored = settings.mirror.sessions().iter().map(|session| &session.interface);
-    match settings.live.watch.iter().chain(mirrored).find(|glob| is_ours(glob.as_str())) {
-        Some(glob) => bail!(
-            "interface `{}` is never watched: names that begin with `{OWN_PREFIX}` are those of flowtap's own devices; \
-             give it another name",
-            glob.as_str()
-        ),
-        None => Ok(()),
+    settings.live.watch.iter().chain(mirrored).try_for_each(|glob| refuse_own_device(glob.as_str()))
+}
+
+/// Refuses an interface that is a device of our own, by its name or pattern.
+///
+/// # Errors
+/// If it is one.
+pub(super) fn refuse_own_device(name: &str) -> anyhow::Result<()> {
+    if is_ours(name) {
+        bail!(
+            "interface `{name}` is never watched: names that begin with `{OWN_PREFIX}` are those of flowtap's own devices; \
+             give it another name"
+        );
     }
+    Ok(())
 }
 
 /// Why these settings ask for frames, which only the packet plane has.

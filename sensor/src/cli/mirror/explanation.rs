@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{ExplainArgs, probe};
 use crate::cli::mirrored::HostIdentity;
+use crate::cli::run::refuse_own_device;
 
 /// What there is to tell about one packet.
 pub(super) struct Explanation<'a> {
@@ -41,6 +42,7 @@ impl<'a> Explanation<'a> {
             Some(name) => name.as_str(),
             None => only_interface(mirror.sessions()).context("say which interface with --interface")?,
         };
+        refuse_own_device(interface)?;
         let known = settings.interface(interface);
         let probe = probe(args, &Classifier::new(&known.vpc_cidrs, &known.subnet_cidrs))?;
         let decider = Decider::new(mirror, interface).with_context(|| interface.to_owned())?;
