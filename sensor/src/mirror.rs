@@ -50,6 +50,7 @@ pub mod inner;
 #[cfg(feature = "ebpf")]
 pub mod kernel;
 pub mod live;
+pub mod memory;
 mod mirrored;
 mod next_hop;
 pub mod pcap_outlet;
@@ -71,6 +72,7 @@ pub use decide::{Decider, Match};
 pub use executor::{Executor, Outlet};
 pub use filter::{Criteria, CriteriaError, Filter, Rule, RuleAction, RuleNumber, Service, Verdict};
 pub use fuzz::fuzz;
+pub use guard::OwnOutput;
 pub use mirrored::{Mirrored, Pace};
 pub use probe::{Datagram, Point, Probe};
 pub use rate::{BitRate, PacketRate, RateLimit};
@@ -172,14 +174,10 @@ impl Mirror {
         self.sessions.iter().map(|session| session.vni.unwrap_or_else(|| derived(session))).collect()
     }
 
-    /// Whether a packet is on its way to a target: one of our copies, which must not be copied again, whatever the
-    /// rules say. [`Decider`] does not ask this; who executes decisions does, beside marking what it sends.
-    pub fn is_own_output(&self, probe: &Probe) -> bool {
-        let (_, destination) = probe.ends();
-        let to = |target: &Target| {
-            target.address == destination && probe.ports.is_some_and(|ports| ports.1 == target.port.get())
-        };
-        probe.protocol == UDP && self.targets.iter().any(to)
+    /// Whether a packet is a mirrored copy, or an answer to one, as far as its addresses and ports tell: such are never
+    /// mirrored, whatever the rules say. [`Decider`] does not ask this; who executes decisions does, of whole packets.
+    pub fn own_output(&self, probe: &Probe) -> OwnOutput {
+        guard::own_output(&self.targets, probe)
     }
 
     /// The first rule by which a session wants packets from where the kernel drops them, if there is one. Only a run with
@@ -225,5 +223,3 @@ impl fmt::Display for DropRule {
         write!(f, "mirror filter `{}`: rule {} has `verdict = \"rejected\"`", self.filter, self.number)
     }
 }
-
-const UDP: u8 = 17;

@@ -27,6 +27,7 @@ pub use copies::DropCopies;
 pub use drain::{Drain, DrainError, Drained, Flow, Harvest, Verdict};
 pub use flowtap_abi::{Counts, Marks, Reason, Seen};
 pub use gather::Devices;
+pub(crate) use load::{BUCKET_BYTES, ENTRY_BYTES};
 pub use load::{COPIES_BYTES, LoadError, OBJECT, Sizes, load};
 pub(crate) use load::{offsets, own_namespace};
 pub use refused::Refused;

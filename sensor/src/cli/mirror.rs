@@ -1,6 +1,7 @@
 //! `flowtap mirror`: what a configuration mirrors.
 
-use std::fmt::Write as _;
+mod explanation;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,16 +11,15 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use flowtap::capture::Direction;
 use flowtap::classify::Classifier;
-use flowtap::config::glob::Glob;
 use flowtap::config::{Flags, Protocol, Settings};
-use flowtap::mirror::explain::{Answer, explain};
-use flowtap::mirror::{Decider, Mode, Point, Probe, Rule, RuleNumber, Session};
+use flowtap::mirror::{Point, Probe};
 use flowtap::packet::{Addresses, Fragment};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
-use serde_json::{Value, json};
 
+use super::mirrored::HostIdentity;
 use super::{answer, record};
+use explanation::Explanation;
 
 /// Ask about traffic mirroring
 #[derive(Debug, Args)]
@@ -36,7 +36,8 @@ enum MirrorCommand {
 /// Tell which session and rule would mirror a packet, and why
 ///
 /// Every session of the configuration is listed in the order in which it is asked. Without ports, the packet is what a
-/// later fragment is: only rules that ask for no ports match.
+/// later fragment is: only rules that ask for no ports match. A VNI that is not configured is the one that a run on this
+/// host takes.
 #[derive(Debug, Args)]
 struct ExplainArgs {
     /// The configuration file
@@ -132,7 +133,7 @@ impl std::fmt::Display for End {
 pub(super) fn run(args: &MirrorArgs) -> anyhow::Result<ExitCode> {
     let MirrorCommand::Explain(args) = &args.command;
     let settings = Settings::new(Some(record::read_config(&args.config)?), Flags::default())?;
-    let explanation = Explanation::new(args, &settings)?;
+    let explanation = Explanation::new(args, &settings, HostIdentity::read())?;
     answer(&if args.json { explanation.json().to_string() } else { explanation.text() });
     Ok(ExitCode::SUCCESS)
 }
@@ -148,148 +149,6 @@ pub(super) fn host_addresses() -> anyhow::Result<Vec<IpAddr>> {
     };
     let interfaces = getifaddrs().context("this host's addresses")?;
     Ok(interfaces.filter_map(|interface| address(interface.address?)).collect())
-}
-
-/// What there is to tell about one packet.
-struct Explanation<'a> {
-    args: &'a ExplainArgs,
-    settings: &'a Settings,
-    interface: &'a str,
-    probe: Probe,
-    is_own_output: bool,
-    answers: Vec<(&'a Session, Answer)>,
-}
-
-impl<'a> Explanation<'a> {
-    fn new(args: &'a ExplainArgs, settings: &'a Settings) -> anyhow::Result<Self> {
-        let mirror = &settings.mirror;
-        if mirror.sessions().is_empty() {
-            bail!("{}: there is no [[mirror.session]]", args.config.display());
-        }
-        let interface = match &args.interface {
-            Some(name) => name.as_str(),
-            None => only_interface(mirror.sessions()).context("say which interface with --interface")?,
-        };
-        let known = settings.interface(interface);
-        let probe = probe(args, &Classifier::new(&known.vpc_cidrs, &known.subnet_cidrs))?;
-        let decider = Decider::new(mirror, interface).with_context(|| interface.to_owned())?;
-        let answers = explain(mirror, &decider, interface, &probe);
-        Ok(Self { args, settings, interface, probe, is_own_output: mirror.is_own_output(&probe), answers })
-    }
-
-    /// Session and rule that mirror the packet.
-    fn taken(&self) -> Option<(&Session, RuleNumber)> {
-        self.answers.iter().find_map(|(session, answer)| match answer {
-            Answer::Accepted(rule) if !self.is_own_output => Some((*session, *rule)),
-            _ => None,
-        })
-    }
-
-    fn class(&self) -> Option<&'static str> {
-        self.probe.class.map(flowlog::record::TrafficClass::as_str)
-    }
-
-    fn rule(&self, session: &'a Session, number: RuleNumber) -> Option<&'a Rule> {
-        session.filter.rules(self.probe.direction).iter().find(|rule| rule.number() == number)
-    }
-
-    fn text(&self) -> String {
-        let mut lines = String::new();
-        // Writing to a string cannot fail.
-        let mut line = |text: String| writeln!(lines, "{text}").ok();
-        let ExplainArgs { protocol, source, destination, direction, .. } = self.args;
-        let class = self.class().map_or_else(String::new, |class| format!(", traffic class {class}"));
-        let point = if self.args.rejected { ", dropped by the kernel" } else { "" };
-        line(format!("{} {protocol} {source} > {destination} on {}{class}{point}", direction.as_str(), self.interface));
-        for (session, answer) in &self.answers {
-            line(format!("session {:<5} {}", session.number, self.sentence(session, *answer)));
-        }
-        if self.is_own_output {
-            line("not mirrored: it goes to a target's address and port, so it is a copy of our own".to_owned());
-        } else {
-            line(match self.taken() {
-                Some((session, rule)) => {
-                    format!("mirrored by session {}, rule {rule}, to {}", session.number, self.targets(session))
-                }
-                None => "not mirrored".to_owned(),
-            });
-        }
-        lines
-    }
-
-    fn sentence(&self, session: &'a Session, answer: Answer) -> String {
-        let direction = self.args.direction.as_str();
-        let filter = session.filter.name();
-        let rule = |number| {
-            let Some(rule) = self.rule(session, number) else { return String::new() };
-            let description = rule.description().map_or_else(String::new, |text| format!(" ({text})"));
-            format!("{direction} rule {number} of filter `{filter}`: {rule}{description}")
-        };
-        match answer {
-            Answer::OtherInterface => format!("is for interfaces that match `{}`", session.interface.as_str()),
-            Answer::Rejected(number) => format!("rejects it by {}", rule(number)),
-            Answer::NoRule => format!("has no {direction} rule for it in filter `{filter}`"),
-            Answer::Accepted(number) => format!("accepts it by {}", rule(number)),
-            Answer::NotAsked => "is not asked".to_owned(),
-        }
-    }
-
-    fn targets(&self, session: &Session) -> String {
-        let named = self.settings.mirror.targets_of(session).map(|(_, target)| {
-            format!(
-                "{} ({}, {})",
-                target.name,
-                SocketAddr::new(target.address, target.port.get()),
-                target.encapsulation.as_str()
-            )
-        });
-        let named: Vec<String> = named.collect();
-        match (session.mode, &named[..]) {
-            (Mode::Balance, [_, _, ..]) => format!("one of {}", named.join(", ")),
-            _ => named.join(", "),
-        }
-    }
-
-    fn json(&self) -> Value {
-        let sessions = self.answers.iter().map(|(session, answer)| {
-            let (word, rule) = match answer {
-                Answer::OtherInterface => ("other-interface", None),
-                Answer::Rejected(rule) => ("rejected", Some(rule.number())),
-                Answer::NoRule => ("no-rule", None),
-                Answer::Accepted(rule) => ("accepted", Some(rule.number())),
-                Answer::NotAsked => ("not-asked", None),
-            };
-            json!({
-                "session": session.number.number(),
-                "interface": session.interface.as_str(),
-                "filter": session.filter.name(),
-                "answer": word,
-                "rule": rule,
-            })
-        });
-        let taken = self.taken();
-        let targets = taken.map_or_else(Vec::new, |(session, _)| {
-            self.settings.mirror.targets_of(session).map(|(_, target)| target.name.as_str()).collect()
-        });
-        json!({
-            "interface": self.interface,
-            "direction": self.args.direction.as_str(),
-            "traffic-class": self.class(),
-            "own-output": self.is_own_output,
-            "mirrored": taken.is_some(),
-            "session": taken.map(|(session, _)| session.number.number()),
-            "rule": taken.map(|(_, rule)| rule.number()),
-            "targets": targets,
-            "sessions": sessions.collect::<Vec<_>>(),
-        })
-    }
-}
-
-/// The interface that every session spells out.
-fn only_interface(sessions: &[Session]) -> Option<&str> {
-    let mut names = sessions.iter().map(|session| Glob::as_literal(&session.interface));
-    let first = names.next()??;
-    names.all(|name| name == Some(first)).then_some(first)
 }
 
 fn probe(args: &ExplainArgs, classifier: &Classifier) -> anyhow::Result<Probe> {

@@ -107,6 +107,13 @@ impl MirroredArgs {
         }
         // A replay gives the same answer on every host, so no host's identity is in it.
         let vnis = mirror.vnis("replay");
+        let of_session = mirror.sessions().iter().zip(&vnis);
+        for (session, vni) in of_session.filter(|(session, _)| session.vni.is_none()) {
+            let number = session.number;
+            complain(&format!(
+                "mirror session {number}: replays on every host have VNI {vni}, a run derives another; `vni` sets both"
+            ));
+        }
         let describe = self.describe(settings, interfaces);
         let health = Health::new(mirror.targets().len());
         let (source, way): (Box<dyn Source>, _) = if let Some(path) = &self.mirror_to {
@@ -159,7 +166,7 @@ pub(super) fn live(settings: &Settings) -> anyhow::Result<Option<Setup>> {
     }
     mirror.check_host(&super::mirror::host_addresses()?)?;
     check_plane(settings)?;
-    let vnis = mirror.vnis(&host_identity());
+    let vnis = mirror.vnis(&HostIdentity::read().text);
     let (watch, settings) = (settings.live.watch.clone(), settings.clone());
     let describe: Describe = Arc::new(move |name: &str, mtu| tapped(&settings, name, mtu));
     Ok(Some(Setup { mirror, vnis, watch, describe }))
@@ -182,11 +189,26 @@ pub(super) fn check_plane(settings: &Settings) -> anyhow::Result<()> {
 }
 
 /// What tells this host from others, after every start the same.
-fn host_identity() -> String {
-    let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    let identity = read("/etc/machine-id").filter(|identity| !identity.is_empty());
-    identity.or_else(|| read("/proc/sys/kernel/hostname")).unwrap_or_default()
+pub(super) struct HostIdentity {
+    pub(super) text: String,
+    /// Where it was found.
+    pub(super) from: &'static str,
 }
+
+impl HostIdentity {
+    /// The machine id, else the host's name.
+    pub(super) fn read() -> Self {
+        let read = |from| {
+            let text = fs::read_to_string(from).ok()?.trim().to_owned();
+            (!text.is_empty()).then_some(Self { text, from })
+        };
+        let name = || read(HOST_NAME).unwrap_or(Self { text: String::new(), from: HOST_NAME });
+        read(MACHINE_ID).unwrap_or_else(name)
+    }
+}
+
+const MACHINE_ID: &str = "/etc/machine-id";
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// Opens the ways to all targets, and says loudly where full frames will not fit.
 fn open_targets(mirror: &Mirror, wire_mtu: usize) -> anyhow::Result<Vec<TargetSocket>> {
@@ -223,6 +245,18 @@ impl Mirroring {
             }
         };
         Ok(Report::new(&self.mirror, &self.vnis, &counts, unasked))
+    }
+}
+
+/// Says loudly that nothing was mirrored for want of directions, and what to do.
+pub(super) fn complain_if_undirected(report: &Report) {
+    let undirected = report.unasked.undirected;
+    let matched = report.sessions.iter().any(|session| session.counts.total().matched.packets > 0);
+    if undirected > 0 && !matched {
+        complain(&format!(
+            "nothing was mirrored: rules are for a direction, and that of {undirected} packets is not known. Say what is on \
+             the interface's own side with --local, as in `--local 10.0.1.0/24`, or with `local` in [[interface]]"
+        ));
     }
 }
 

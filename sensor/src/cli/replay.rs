@@ -12,7 +12,7 @@ use flowtap::config::{Destination, Flags, Settings, SummaryFormat, Workers};
 use flowtap::recorder::RecorderError;
 use flowtap::replay::{Job, replay};
 
-use super::mirrored::{MirroredArgs, Mirroring};
+use super::mirrored::{MirroredArgs, Mirroring, complain_if_undirected};
 use super::progress::Progress;
 use super::record::{self, RUNNING, RecordArgs};
 use super::summary::Summary;
@@ -115,6 +115,9 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<Done> {
         done.complete = false;
         None
     });
+    if let Some(report) = &mirror {
+        complain_if_undirected(report);
+    }
     let summary = Summary {
         frames: &outcome.frames,
         rows: &outcome.rows,

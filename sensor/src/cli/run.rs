@@ -26,6 +26,7 @@ use flowtap::daemon::privileges::User;
 use flowtap::daemon::state::{StateFile, try_directory};
 use flowtap::daemon::{self, Configuration, Control, Job, Watch};
 use flowtap::flow::FragmentRule;
+use flowtap::sys::interface::{OWN_PREFIX, is_ours};
 use nix::ifaddrs::getifaddrs;
 use tracing::level_filters::LevelFilter;
 
@@ -190,6 +191,7 @@ impl Plan {
         if settings.live.watch.is_empty() {
             bail!("nothing to watch: name interfaces with --interface, or in [[interface]] of a configuration file");
         }
+        refuse_own_devices(&settings)?;
         let format: Format = settings.format.parse()?;
         settings.filter.as_deref().map(Filter::new).transpose()?;
         learn(&mut settings);
@@ -319,6 +321,29 @@ impl Reloader {
 fn primary_address(interface: &str) -> Option<Ipv4Addr> {
     let mut own = getifaddrs().ok()?.filter(|found| found.interface_name == interface);
     own.find_map(|found| Some(found.address?.as_sockaddr_in()?.ip()))
+}
+
+/// Refuses interfaces that are devices of our own, by their names or patterns: these are never watched.
+///
+/// # Errors
+/// The first such name or pattern.
+fn refuse_own_devices(settings: &Settings) -> anyhow::Result<()> {
+    let mirrored = settings.mirror.sessions().iter().map(|session| &session.interface);
+    settings.live.watch.iter().chain(mirrored).try_for_each(|glob| refuse_own_device(glob.as_str()))
+}
+
+/// Refuses an interface that is a device of our own, by its name or pattern.
+///
+/// # Errors
+/// If it is one.
+pub(super) fn refuse_own_device(name: &str) -> anyhow::Result<()> {
+    if is_ours(name) {
+        bail!(
+            "interface `{name}` is never watched: names that begin with `{OWN_PREFIX}` are those of flowtap's own devices; \
+             give it another name"
+        );
+    }
+    Ok(())
 }
 
 /// Why these settings ask for frames, which only the packet plane has.

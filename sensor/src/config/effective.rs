@@ -10,8 +10,9 @@ use crate::flow::FragmentRule;
 
 impl Settings {
     /// A configuration file that comes to these settings with no flags beside it. What only flags can say (an
-    /// interface for which there is no table, what they say of all interfaces) is not in it.
-    pub fn effective(&self) -> String {
+    /// interface for which there is no table, what they say of all interfaces) is not in it. `identity` is the host's, from
+    /// which VNIs are derived that are not configured.
+    pub fn effective(&self, identity: &str) -> String {
         let mut file = Table::new();
         let mut set = |key: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -37,7 +38,7 @@ impl Settings {
         }
         file.insert("kernel".to_owned(), Value::Table(kernel(&self.live.kernel)));
         file.insert("aws-parity".to_owned(), self.mirror.aws_parity().into());
-        if let Some(mirror) = super::mirror::effective(&self.mirror) {
+        if let Some(mirror) = super::mirror::effective(&self.mirror, identity) {
             file.insert("mirror".to_owned(), Value::Table(mirror));
         }
         file.insert("flow-log".to_owned(), Value::Table(self.flow_log()));
@@ -217,6 +218,7 @@ mod tests {
             mode = "replicate"
             too-big = "skip"
             offload = "auto"
+            vni = 77
             packets-per-second-max = "unlimited"
             bits-per-second-max = "1500kbit"
             description = "for the night shift"
@@ -233,17 +235,38 @@ mod tests {
             "action = \"accept\", protocol = 17",
             "action = \"accept\", verdict = \"rejected\", protocol = 17",
         );
-        assert!(settings(&rejected).effective().contains("verdict = \"rejected\""));
+        assert!(settings(&rejected).effective("host").contains("verdict = \"rejected\""));
         for text in [full, &rejected, "", "[[output]]\nfile = 'x.json.gz'"] {
             let settings_given = settings(text);
-            let again = settings(&settings_given.effective());
+            let again = settings(&settings_given.effective("host"));
             assert_eq!(format!("{again:?}"), format!("{settings_given:?}"), "{text}");
         }
     }
 
+    /// The expected identifier is one more than what the first four bytes of
+    /// `printf 'host\0002\0eth*\0000\0' | sha256sum` leave when divided by 2^24 - 1.
+    #[test]
+    fn a_derived_vni_is_written_out() {
+        let text = r#"
+            [[mirror.target]]
+            name = "ids"
+            address = "10.83.0.2"
+            [[mirror.filter]]
+            name = "all"
+            [[mirror.session]]
+            number = 2
+            interface = "eth*"
+            filter = "all"
+            target = "ids"
+        "#;
+        let effective = settings(text).effective("host");
+        assert!(effective.lines().any(|line| line == "vni = 11659569"), "{effective}");
+        assert_eq!(settings(&effective).effective("another"), effective);
+    }
+
     #[test]
     fn defaults_are_written_out() {
-        let effective = settings("").effective();
+        let effective = settings("").effective("host");
         for line in
             ["interval = \"60s\"", "format = \"v2\"", "capture-buffer = \"16MB\"", "dns = \"log\"", "metrics = \"off\""]
         {

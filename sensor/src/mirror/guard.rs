@@ -7,8 +7,21 @@ use flowtap_abi::guard::{self, Bytes, Suspect, Targets};
 
 use super::datagrams::Datagrams;
 use super::flow_hash::in_front;
-use super::{Datagram, Target};
+use super::{Datagram, Probe, Target};
 use crate::packet::{Addresses, Fragment, Layout};
+
+/// What a packet's addresses and ports tell of whether it is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnOutput {
+    /// It is not.
+    No,
+    /// It is: a copy, or an answer to one.
+    Yes,
+    /// It is if it holds a tunnel datagram itself: a copy of a copy.
+    IfItHoldsACopy,
+    /// It is if it is an error that quotes a copy.
+    IfItQuotesACopy,
+}
 
 /// The guard of one stream of frames.
 #[derive(Debug)]
@@ -29,17 +42,7 @@ struct Known {
 impl Guard {
     /// A guard for these targets. `seed` keeps strangers from choosing datagrams that collide.
     pub(super) fn new(targets: &[Target], seed: u64) -> Self {
-        let address = |target: &Target| match target.address {
-            IpAddr::V4(address) => (4, in_front(address.to_bits())),
-            IpAddr::V6(address) => (6, address.octets()),
-        };
-        let mut known = Known {
-            ports: targets.iter().map(|target| target.port.get()).collect(),
-            addresses: targets.iter().map(address).collect(),
-        };
-        known.ports.sort_unstable();
-        known.ports.dedup();
-        Self { known, datagrams: Datagrams::new(seed) }
+        Self { known: Known::new(targets), datagrams: Datagrams::new(seed) }
     }
 
     /// Whether a packet must not be mirrored. Of a datagram in pieces the first one decides for all.
@@ -59,14 +62,46 @@ impl Guard {
     }
 }
 
+/// Whether a packet of which no more is known than a probe says would be held back on its way to, or from, `targets`. A
+/// later piece of a datagram is taken for one whose first piece nobody saw.
+pub(super) fn own_output(targets: &[Target], probe: &Probe) -> OwnOutput {
+    let known = Known::new(targets);
+    let (version, src, dst) = octets(probe.addresses);
+    let suspect = Suspect {
+        version,
+        protocol: probe.protocol,
+        src: &src,
+        dst: &dst,
+        ports: probe.ports,
+        icmp_type: None,
+        content_at: None,
+    };
+    if guard::is_of_a_copy(&suspect, &Captured(&[]), &known) {
+        return OwnOutput::Yes;
+    }
+    match (probe.protocol, probe.ports) {
+        (UDP, Some((_, dst_port))) if known.has_port(dst_port) => OwnOutput::IfItHoldsACopy,
+        (ICMP | ICMPV6, _) => OwnOutput::IfItQuotesACopy,
+        _ => OwnOutput::No,
+    }
+}
+
 impl Known {
+    fn new(targets: &[Target]) -> Self {
+        let address = |target: &Target| match target.address {
+            IpAddr::V4(address) => (4, in_front(address.to_bits())),
+            IpAddr::V6(address) => (6, address.octets()),
+        };
+        let mut ports: Vec<u16> = targets.iter().map(|target| target.port.get()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        Self { ports, addresses: targets.iter().map(address).collect() }
+    }
+
     #[inline]
     fn is_of_a_copy(&self, layout: &Layout, frame: &[u8]) -> bool {
         let packet = &layout.packet;
-        let (version, src, dst) = match packet.addresses {
-            Addresses::V4 { src, dst } => (4, in_front(src), in_front(dst)),
-            Addresses::V6 { src, dst } => (6, src.to_be_bytes(), dst.to_be_bytes()),
-        };
+        let (version, src, dst) = octets(packet.addresses);
         let suspect = Suspect {
             version,
             protocol: packet.protocol,
@@ -77,6 +112,15 @@ impl Known {
             content_at: Some(layout.payload_at + HEADER_BYTES),
         };
         guard::is_of_a_copy(&suspect, &Captured(frame), self)
+    }
+}
+
+/// The version of IP, source and destination.
+#[inline]
+fn octets(addresses: Addresses) -> (u8, [u8; 16], [u8; 16]) {
+    match addresses {
+        Addresses::V4 { src, dst } => (4, in_front(src), in_front(dst)),
+        Addresses::V6 { src, dst } => (6, src.to_be_bytes(), dst.to_be_bytes()),
     }
 }
 
@@ -101,6 +145,11 @@ impl Bytes for Captured<'_> {
 
 /// Of UDP and of ICMP.
 const HEADER_BYTES: usize = 8;
+
+// IANA's numbers.
+const ICMP: u8 = 1;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 
 #[cfg(test)]
 mod tests {

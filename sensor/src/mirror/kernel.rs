@@ -30,7 +30,7 @@ pub use flowtap_abi::mirror::{COPY_MARK, COPY_MARK_MASK, CopyOutcome};
 pub use path::{Path, PathTooSmall};
 pub use plan::Plan;
 pub use programs::{MirrorSizes, ProgramsError};
-pub use refusal::KernelMirrorError;
+pub use refusal::{KernelMirrorError, check_host};
 pub use tables::TablesError;
 pub use tend::Notice;
 pub use tunnel::TunnelError;

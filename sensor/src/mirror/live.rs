@@ -28,6 +28,7 @@ use crate::feed::Clock;
 use crate::time::{NANOS_PER_SEC, Timestamp};
 use drops::Drops;
 use taps::Taps;
+pub use taps::{BUFFER_BYTES as TAP_BUFFER_BYTES, TAPS_MAX};
 
 /// What to mirror, and how interfaces are known.
 #[derive(Clone)]

@@ -328,6 +328,8 @@ pub const BATCH_FRAMES_MAX: usize = 128;
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// How many batches wait for a target: at most 8192 copies, in at most 20 MB.
 pub const QUEUE_BATCHES_MAX: usize = 64;
+/// What they hold together at most.
+pub const QUEUE_BYTES_MAX: usize = QUEUE_BATCHES_MAX * (BATCH_BYTES_MAX + u16::MAX as usize);
 /// How often the path is looked at.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 

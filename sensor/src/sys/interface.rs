@@ -25,8 +25,8 @@ pub fn present(is_wanted: impl Fn(&str) -> bool) -> io::Result<BTreeMap<String, 
     Ok(all.filter(|(name, _)| !is_ours(name) && is_wanted(name)).collect())
 }
 
-/// Whether a device of that name is one of ours.
-fn is_ours(name: &str) -> bool {
+/// Whether a device of that name is one of ours, or every device whose name matches a pattern.
+pub fn is_ours(name: &str) -> bool {
     name.starts_with(OWN_PREFIX)
 }
 

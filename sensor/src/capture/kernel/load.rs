@@ -72,8 +72,8 @@ pub(super) const COPIES_BYTES_MIN: u32 = 4096;
 pub const COPIES_BYTES: u32 = 1 << 22;
 
 /// The kernel's own part of a hash map's element, and its bucket.
-const ENTRY_BYTES: u64 = 48;
-const BUCKET_BYTES: u64 = 16;
+pub(crate) const ENTRY_BYTES: u64 = 48;
+pub(crate) const BUCKET_BYTES: u64 = 16;
 
 /// Why there is no kernel plane.
 #[derive(Debug, thiserror::Error)]

@@ -5,14 +5,16 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::capture::Direction;
-use crate::mirror::{Filter, HealthCheck, Mirror, Question, Rule, Session, Target};
+use crate::mirror::{Filter, HealthCheck, Mirror, Question, Rule, Session, Target, Vni};
 
-/// The `mirror` table; `None` where nothing is configured.
-pub(in crate::config) fn effective(mirror: &Mirror) -> Option<Table> {
+/// The `mirror` table; `None` where nothing is configured. VNIs that are not configured are those of the host that is so
+/// identified.
+pub(in crate::config) fn effective(mirror: &Mirror, identity: &str) -> Option<Table> {
+    let sessions = mirror.sessions().iter().zip(mirror.vnis(identity));
     let lists = [
         ("target", tables(mirror.targets().iter().map(target))),
         ("filter", tables(mirror.filters().iter().map(|each| filter(each)))),
-        ("session", tables(mirror.sessions().iter().map(|each| session(mirror, each)))),
+        ("session", tables(sessions.map(|(each, vni)| session(mirror, each, vni)))),
     ];
     let given = lists.into_iter().filter(|(_, list)| !list.is_empty());
     let table: Table = given.map(|(key, list)| (key.to_owned(), Value::Array(list))).collect();
@@ -90,7 +92,7 @@ fn rule(rule: &Rule, direction: &str) -> Table {
     ])
 }
 
-fn session(mirror: &Mirror, session: &Session) -> Table {
+fn session(mirror: &Mirror, session: &Session, vni: Vni) -> Table {
     let targets: Vec<String> = mirror.targets_of(session).map(|(_, target)| target.name.clone()).collect();
     table([
         ("number", number(session.number.number())),
@@ -98,7 +100,7 @@ fn session(mirror: &Mirror, session: &Session) -> Table {
         ("filter", text(&session.filter.name())),
         ("targets", Some(targets.into())),
         ("mode", text(&session.mode.as_str())),
-        ("vni", session.vni.and_then(|vni| number(vni.number()))),
+        ("vni", number(vni.number())),
         ("packet-length", session.packet_length.and_then(|length| number(length.bytes()))),
         ("too-big", text(&session.too_big.as_str())),
         ("offload", text(&session.offload.as_str())),

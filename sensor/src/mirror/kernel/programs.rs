@@ -35,6 +35,21 @@ impl Default for MirrorSizes {
     }
 }
 
+impl MirrorSizes {
+    /// How many entries those maps have whose size comes with the configuration.
+    pub(in crate::mirror) fn map_entries(&self) -> [(&'static str, u32); 5] {
+        let generations = flowtap_abi::GENERATIONS as u32;
+        [
+            // An ingress and an egress list in each generation.
+            ("MIRROR_LISTS", 2 * generations * self.interfaces_max),
+            ("MIRROR_BLOCKS_V4", generations * self.blocks_max),
+            ("MIRROR_BLOCKS_V6", generations * self.blocks_max),
+            ("MIRROR_KNOWN", generations * self.known_max),
+            ("MIRROR_FRAGMENTS", self.fragments_max),
+        ]
+    }
+}
+
 /// Why programs or maps are not there.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramsError {
@@ -99,15 +114,7 @@ pub(super) fn load(sizes: &MirrorSizes, bare: Bare) -> Result<(Ebpf, Result<(), 
     for (global, value) in globals.iter().flatten() {
         loader.override_global(global, value, true);
     }
-    let generations = flowtap_abi::GENERATIONS as u32;
-    for (name, entries_max) in [
-        // An ingress and an egress list in each generation.
-        ("MIRROR_LISTS", 2 * generations * sizes.interfaces_max),
-        ("MIRROR_BLOCKS_V4", generations * sizes.blocks_max),
-        ("MIRROR_BLOCKS_V6", generations * sizes.blocks_max),
-        ("MIRROR_KNOWN", generations * sizes.known_max),
-        ("MIRROR_FRAGMENTS", sizes.fragments_max),
-    ] {
+    for (name, entries_max) in sizes.map_entries() {
         loader.map_max_entries(name, entries_max);
     }
     for name in FLOW_MAPS {

@@ -1,11 +1,11 @@
 //! Why something is not mirrored by the kernel.
 
-use super::{Path, ProgramsError, TablesError, TunnelError};
+use super::{Path, ProgramsError, TablesError, TunnelError, tunnel::tunnels_of};
 use crate::{
     capture::kernel::TapError,
-    mirror::{Mirror, Offload, SessionNumber},
+    mirror::{Mirror, Offload, SessionNumber, Target, netlink::Netlink},
 };
-use flowtap_abi::mirror::{TARGETS_OF_SESSION_MAX, TUNNEL_PORTS_MAX};
+use flowtap_abi::mirror::{COPY_MARK, TARGETS_OF_SESSION_MAX, TUNNEL_PORTS_MAX};
 use std::io;
 
 /// Why something is not mirrored.
@@ -61,6 +61,18 @@ pub enum KernelMirrorError {
     /// The device that copies leave by is of a kind that they cannot be cut at.
     #[error("copies cannot be cut to a packet length at the device they leave by")]
     Cut(#[source] TapError),
+}
+
+/// Refuses what this host's kernel plane would not mirror, by the routes of the moment. Takes no rights, and changes nothing.
+///
+/// # Errors
+/// What stands in the way.
+pub fn check_host(mirror: &Mirror) -> Result<(), KernelMirrorError> {
+    let mut netlink = Netlink::open().map_err(KernelMirrorError::Netlink)?;
+    let find = |target: &Target| Path::find(&mut netlink, target.address, COPY_MARK).ok();
+    let paths: Vec<_> = mirror.targets().iter().map(find).collect();
+    check(mirror, &paths)?;
+    tunnels_of(mirror, &paths).map(drop)
 }
 
 /// Refuses what the programs can't do, whichever interfaces there are.

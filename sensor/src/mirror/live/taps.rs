@@ -170,9 +170,9 @@ fn link_type(hardware_type: u16) -> LinkType {
 }
 
 /// How many interfaces are tapped at once.
-const TAPS_MAX: usize = 256;
-/// The kernel's buffer of a tap.
-const BUFFER_BYTES: usize = 32 * 1024 * 1024;
+pub const TAPS_MAX: usize = 256;
+/// The kernel's buffer of a tap, as it is asked for.
+pub const BUFFER_BYTES: usize = 32 * 1024 * 1024;
 /// How many frames are taken from a tap at once, and how often before it is another's turn.
 pub(super) const FRAMES_AT_ONCE: usize = 32;
 pub(super) const READS_PER_TURN: usize = 16;

@@ -3,7 +3,7 @@
 use crate::capture::Direction;
 use crate::classify::Classifier;
 use crate::config::{Flags, RawConfig, Settings};
-use crate::mirror::{Decider, Match, Mirror, Point, Probe};
+use crate::mirror::{Decider, Match, Mirror, OwnOutput, Point, Probe};
 use crate::packet::{Addresses, Fragment, Packet};
 
 /// Sessions by number, each with an interface and the rules of its filter.
@@ -236,16 +236,26 @@ fn rejected_packets_are_taken_where_they_are_dropped_and_only_by_rules_for_them(
     assert_eq!((at(Point::Tap, private), at(Point::Drop, private)), (None, None));
 }
 
+/// As both executors do it: see `flowtap_abi::guard`.
 #[test]
-fn our_own_copies_are_told_by_where_they_go() {
+fn our_own_copies_are_told_by_their_ends() {
+    use OwnOutput::{IfItHoldsACopy, IfItQuotesACopy, No, Yes};
     let mirror = mirror("", &[(1, "eth0", &["direction = 'egress', number = 1, action = 'accept'"])]);
-    let is_own = |packet| mirror.is_own_output(&probe(Egress, packet));
-    assert!(is_own("udp 10.0.0.1:50000 192.0.2.1:4789"));
-    assert!(!is_own("tcp 10.0.0.1:50000 192.0.2.1:4789"));
-    assert!(!is_own("udp 10.0.0.1:50000 192.0.2.1:4790"));
-    assert!(!is_own("udp 10.0.0.1:50000 192.0.2.2:4789"));
-    assert!(!is_own("udp 192.0.2.1:4789 10.0.0.1:50000"));
-    assert!(!is_own("udp 10.0.0.1 192.0.2.1"));
+    for (packet, expected) in [
+        ("udp 10.0.0.1:50000 192.0.2.1:4789", Yes),
+        // A target that mirrors to us, and what it answers.
+        ("udp 192.0.2.1:50000 10.0.0.1:4789", Yes),
+        ("udp 192.0.2.1:4789 10.0.0.1:50000", Yes),
+        ("udp 10.0.0.1:4789 192.0.2.1:50000", Yes),
+        ("tcp 10.0.0.1:50000 192.0.2.1:4789", No),
+        ("udp 10.0.0.1:50000 192.0.2.1:4790", No),
+        ("udp 10.0.0.1 192.0.2.1", No),
+        ("udp 10.0.0.1:4789 192.0.2.2:50000", No),
+        ("udp 10.0.0.1:50000 192.0.2.2:4789", IfItHoldsACopy),
+        ("icmp 192.0.2.1 10.0.0.1", IfItQuotesACopy),
+    ] {
+        assert_eq!(mirror.own_output(&probe(Egress, packet)), expected, "{packet}");
+    }
 }
 
 #[test]
