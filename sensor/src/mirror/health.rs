@@ -5,18 +5,19 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread::{self, JoinHandle};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use super::executor::Health;
 use super::{HealthCheck, Question, Target};
 
-/// Checks that go on until this is dropped.
+/// Checks that go on until this is dropped. Nobody waits for their threads: each ends by itself, at the latest with the
+/// question that it is asking, and says nothing more.
 pub struct HealthChecks {
-    /// Dropped first: then every thread knows.
-    stop: Option<Sender<()>>,
-    threads: Vec<JoinHandle<()>>,
+    /// Dropped with this: then every thread knows.
+    _stop: Sender<()>,
 }
 
 impl HealthChecks {
@@ -26,23 +27,13 @@ impl HealthChecks {
     /// When a thread can't be had.
     pub fn start(targets: &[Target], health: &Health) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
-        let mut threads = Vec::new();
         for (index, target) in (0..).zip(targets) {
             let Some(check) = target.health_check.clone() else { continue };
             let (health, stopped, target) = (health.clone(), stopped.clone(), target.clone());
             let thread = thread::Builder::new().name(format!("health-{}", target.name));
-            threads.push(thread.spawn(move || watch(index, &target, &check, &health, &stopped))?);
+            thread.spawn(move || watch(index, &target, &check, &health, &stopped))?;
         }
-        Ok(Self { stop: Some(stop), threads })
-    }
-}
-
-impl Drop for HealthChecks {
-    fn drop(&mut self) {
-        self.stop = None;
-        for thread in self.threads.drain(..) {
-            thread.join().ok();
-        }
+        Ok(Self { _stop: stop })
     }
 }
 
@@ -50,7 +41,11 @@ fn watch(index: u16, target: &Target, check: &HealthCheck, health: &Health, stop
     let address = SocketAddr::new(target.address, check.port.get());
     let mut standing = Standing::new(check, health.is_healthy(index));
     loop {
-        if let Some(is_healthy) = standing.hear(answers(check, address).is_ok()) {
+        let is_good = answers(check, address).is_ok();
+        if stopped.try_recv() == Err(TryRecvError::Disconnected) {
+            return;
+        }
+        if let Some(is_healthy) = standing.hear(is_good) {
             health.set(index, is_healthy);
             match is_healthy {
                 true => tracing::info!(target = target.name, "mirror target is back: it gets its flows again"),
@@ -63,20 +58,37 @@ fn watch(index: u16, target: &Target, check: &HealthCheck, health: &Health, stop
     }
 }
 
-/// Asks once.
+/// Asks once. All of it must be done within the timeout.
 fn answers(check: &HealthCheck, address: SocketAddr) -> io::Result<()> {
+    let until = Instant::now() + check.timeout;
     let mut stream = TcpStream::connect_timeout(&address, check.timeout)?;
     let Question::Http(path) = &check.question else { return Ok(()) };
-    stream.set_read_timeout(Some(check.timeout))?;
-    stream.set_write_timeout(Some(check.timeout))?;
     let request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n", path.as_str());
+    stream.set_write_timeout(Some(left(until)?))?;
+    // It is less than any socket's buffer holds, so one write takes it.
     stream.write_all(request.as_bytes())?;
     let mut line = [0; STATUS_BYTES];
-    stream.read_exact(&mut line)?;
+    let mut missing = &mut line[..];
+    while !missing.is_empty() {
+        stream.set_read_timeout(Some(left(until)?))?;
+        let read = match stream.read(missing) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        missing = missing.get_mut(read..).unwrap_or_default();
+    }
     match line {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'2' | b'3', b'0'..=b'9', b'0'..=b'9'] => Ok(()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
+}
+
+/// How long it is until then; an error if it is over.
+fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 /// How a target stands, and what it takes to change that.
@@ -116,7 +128,6 @@ const STATUS_BYTES: usize = 12;
 mod tests {
     use std::net::TcpListener;
     use std::num::NonZeroU16;
-    use std::time::Duration;
 
     use super::*;
 
@@ -163,18 +174,69 @@ mod tests {
         assert!(answers(&check(Question::Tcp, address.port()), address).is_err());
     }
 
+    /// A status line that comes byte by byte, each within the timeout.
     #[test]
-    fn a_dead_target_is_told_and_comes_back() {
+    fn the_timeout_is_that_of_the_whole_check() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let target = Target {
+        let check = check(Question::Http("/".parse().unwrap()), address.port());
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            for byte in b"HTTP/1.1 200" {
+                thread::sleep(check_gap());
+                // Whoever asked may be gone.
+                stream.write_all(&[*byte]).ok();
+            }
+        });
+        let began = Instant::now();
+        let answer = answers(&check, address);
+        let took = began.elapsed();
+        assert!(answer.is_err() && took < 2 * check.timeout, "{answer:?} after {took:?}");
+        server.join().unwrap();
+    }
+
+    /// Twelve of them are three times the timeout.
+    fn check_gap() -> Duration {
+        Duration::from_millis(125)
+    }
+
+    #[test]
+    fn nobody_waits_for_an_answer_that_is_not_wanted_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let slow = HealthCheck {
+            timeout: Duration::from_secs(20),
+            unhealthy_threshold: "1".parse().unwrap(),
+            ..check(Question::Http("/".parse().unwrap()), address.port())
+        };
+        let health = Health::new(1);
+        let checks = HealthChecks::start(&[checked(address, slow)], &health).unwrap();
+        let (asking, _) = listener.accept().unwrap();
+        let began = Instant::now();
+        drop(checks);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        // The question fails now, and nobody is told.
+        drop(asking);
+        thread::sleep(Duration::from_millis(200));
+        assert!(health.is_healthy(0));
+    }
+
+    fn checked(address: SocketAddr, check: HealthCheck) -> Target {
+        Target {
             name: "ids".to_owned(),
             address: address.ip(),
             port: NonZeroU16::new(4789).unwrap(),
             encapsulation: Default::default(),
             weight: Default::default(),
-            health_check: Some(check(Question::Tcp, address.port())),
-        };
+            health_check: Some(check),
+        }
+    }
+
+    #[test]
+    fn a_dead_target_is_told_and_comes_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = checked(address, check(Question::Tcp, address.port()));
         let health = Health::new(1);
         let checks = HealthChecks::start(&[target], &health).unwrap();
         let until = |wanted: bool| {

@@ -64,6 +64,8 @@ pub struct Plan {
     pub frames: usize,
     /// Their bytes, Ethernet header included.
     pub bytes: u64,
+    /// How long the longest of them is, as far as it is there.
+    pub longest_bytes: usize,
     /// Whether all of it was captured. Of what was not, no checksum can be completed and no segment made.
     pub is_whole: bool,
     form: Form,
@@ -113,7 +115,8 @@ impl Inner {
             let link = if is_ethernet { link } else { &self.link };
             if let Some(frames) = self.segmenter.take_up(link, ip, layout, size) {
                 let is_whole = captured.len() >= layout.ip_at + ip_bytes;
-                return Plan { frames, bytes: self.segmenter.frames_bytes(frames), is_whole, form: Form::Cut };
+                let (bytes, longest_bytes) = (self.segmenter.frames_bytes(frames), self.segmenter.longest_bytes());
+                return Plan { frames, bytes, longest_bytes, is_whole, form: Form::Cut };
             }
         }
         let checksum = if is_whole { partial_checksum(seen) } else { None };
@@ -129,7 +132,11 @@ impl Inner {
             }
             (false, checksum) => (self.link.len() + ip_bytes, Form::Mended { checksum }),
         };
-        Plan { frames: 1, bytes: bytes as u64, is_whole, form }
+        let longest_bytes = match form {
+            Form::AsSeen | Form::Mended { .. } if is_ethernet => captured.len(),
+            _ => self.link.len() + captured.len().saturating_sub(layout.ip_at),
+        };
+        Plan { frames: 1, bytes: bytes as u64, longest_bytes: longest_bytes.min(bytes), is_whole, form }
     }
 
     /// Hands over each wire frame, in order.

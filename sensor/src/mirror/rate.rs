@@ -10,7 +10,10 @@ use crate::config::whole_number;
 
 /// How much a session may copy, in frames as they are on the wire, before they are cut or encapsulated. What is beyond
 /// is skipped and counted. Each rate is a token bucket that holds what a tenth of a second brings, and at least one
-/// super-packet.
+/// super-packet. Every copy takes from both what it needs, one for each target where a session replicates; it goes whole
+/// while both hold anything, and what it takes beyond is owed. So a copy of any size goes to every target that comes
+/// before the buckets are empty. What no target would get anyhow, being too big or for none that is healthy, takes
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RateLimit {
     /// Frames a second.

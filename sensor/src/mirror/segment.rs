@@ -83,6 +83,11 @@ impl Segmenter {
         pieces as u64 * self.headers.len() as u64 + self.payload_bytes as u64
     }
 
+    /// How long the longest piece is.
+    pub fn longest_bytes(&self) -> usize {
+        self.headers.len() + self.segment_bytes.min(self.payload_bytes)
+    }
+
     /// Writes the piece of this number, counted from 0, of the packet taken up. `ip` is the same as then.
     pub fn write(&self, ip: &[u8], number: usize, out: &mut Vec<u8>) {
         let Some(addresses) = self.addresses else { return };

@@ -15,6 +15,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Once;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt as nix_option};
@@ -257,9 +258,34 @@ fn raw_socket(address: SocketAddr, path: Path, may_fragment: bool) -> io::Result
 
 /// What all sockets have that copies are sent by.
 pub(super) fn prepare(socket: &Socket) -> io::Result<()> {
-    socket.set_mark(COPY_MARK)?;
+    if let Mark::NotAllowed = marked(socket.set_mark(COPY_MARK))? {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!(
+                "this kernel lets a run without CAP_NET_ADMIN put no mark on copies (Linux before 5.17): they are told from \
+                 other traffic by the addresses and ports of targets alone"
+            );
+        });
+    }
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.set_write_timeout(Some(SEND_TIMEOUT))
+}
+
+/// Whether copies bear our mark.
+#[derive(Debug, PartialEq, Eq)]
+enum Mark {
+    Set,
+    NotAllowed,
+}
+
+/// What the kernel's answer to setting the mark comes to. Before Linux 5.17 it took CAP_NET_ADMIN, which a run has given
+/// up; then copies go without: whoever meets them tells them by the target's address and port as well.
+fn marked(answer: io::Result<()>) -> io::Result<Mark> {
+    match answer {
+        Ok(()) => Ok(Mark::Set),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => Ok(Mark::NotAllowed),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks the kernel for the way to `address`.
@@ -295,3 +321,19 @@ const RETURN: u16 = 0x06;
 const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// How long a full socket is waited for.
 const SEND_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// socket(7): `SO_MARK` takes CAP_NET_ADMIN, or since Linux 5.17 CAP_NET_RAW.
+    #[test]
+    fn a_mark_that_the_kernel_refuses_is_done_without() {
+        let refused = |error: Errno| marked(Err(error.into()));
+        assert_eq!(marked(Ok(())).unwrap(), Mark::Set);
+        assert_eq!(refused(Errno::PERM).unwrap(), Mark::NotAllowed);
+        for other in [Errno::ACCESS, Errno::NOPROTOOPT, Errno::INVAL, Errno::BADF] {
+            assert_eq!(refused(other).unwrap_err().raw_os_error(), Some(other.raw_os_error()), "a fault");
+        }
+    }
+}

@@ -13,6 +13,11 @@ pub trait Outlet: Send {
     /// Why the copy went nowhere.
     fn take(&mut self, copy: &Copied<'_>) -> Result<Taken, Skip>;
 
+    /// The longest inner frame that gets to a target whole, as far as that is known; longer ones may find that out later.
+    fn room_bytes(&self, _target: u16) -> usize {
+        usize::MAX
+    }
+
     /// Lets go of copies that are being gathered: nothing may come for a while.
     fn flush(&mut self) {}
 }

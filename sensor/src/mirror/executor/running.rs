@@ -124,11 +124,6 @@ impl Running {
         if !is_enough && readable == Readable::Enough {
             return counts.skip(Skip::Partial, frames * copies, plan.bytes * copies);
         }
-        if let Some(bucket) = &mut self.bucket
-            && !bucket.take(frames * copies, plan.bytes * copies, time)
-        {
-            return counts.skip(Skip::RateLimit, frames * copies, plan.bytes * copies);
-        }
         let hash = FlowHash::of(&seen.layout.packet);
         let chosen = match self.mode {
             Mode::Balance => match balance::choose(hash, &self.candidates) {
@@ -142,6 +137,19 @@ impl Running {
             if !candidate.is_healthy {
                 counts.skip(Skip::NoTarget, frames, plan.bytes);
                 continue;
+            }
+            // In the kernel's order and by its measure, also of a super-packet as a whole: nothing is paid for what can't go.
+            if let Some(bucket) = &mut self.bucket {
+                let longest_bytes = plan.longest_bytes.min(self.packet_length);
+                let refusal = if !self.may_fragment && longest_bytes > outlet.room_bytes(way.target) {
+                    Some(Skip::TooBig)
+                } else {
+                    (!bucket.take(frames, plan.bytes, time)).then_some(Skip::RateLimit)
+                };
+                if let Some(reason) = refusal {
+                    counts.skip(reason, frames, plan.bytes);
+                    continue;
+                }
             }
             let envelope = Envelope { src_port: hash.source_port(), dst_port: way.dst_port, tunnel: way.tunnel };
             inner.for_each(seen, &plan, |wire| {

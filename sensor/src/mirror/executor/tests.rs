@@ -16,6 +16,7 @@ use crate::mirror::{Criteria, Filter, Mode, Rule, RuleAction, Session, Target, T
 struct Kept {
     copies: Arc<Mutex<Vec<Copy>>>,
     refusal: Option<Skip>,
+    room_bytes: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,10 @@ impl Outlet for Kept {
         let copy = Copy { target: copy.target, src_port, dst_port, tunnel, inner: copy.inner.to_vec() };
         self.copies.lock().unwrap().push(copy);
         self.refusal.map_or(Ok(Taken::Sent { fragmented: false }), Err)
+    }
+
+    fn room_bytes(&self, _: u16) -> usize {
+        self.room_bytes.unwrap_or(usize::MAX)
     }
 }
 
@@ -86,7 +91,10 @@ struct Bench {
 }
 
 fn bench(mirror: &Mirror, rates: Rates, refusal: Option<Skip>) -> Bench {
-    let kept = Kept { refusal, ..Kept::default() };
+    bench_of(mirror, rates, Kept { refusal, ..Kept::default() })
+}
+
+fn bench_of(mirror: &Mirror, rates: Rates, kept: Kept) -> Bench {
     let health = Health::new(mirror.targets().len());
     let tapped = Tapped {
         decider: Decider::new(mirror, "eth0").unwrap(),
@@ -237,6 +245,49 @@ fn a_rate_is_held_and_what_is_beyond_is_counted() {
     assert_eq!((held.total().mirrored.packets, held.skipped(Skip::RateLimit)), (123, 77));
     let mut ignored = bench(&mirror, Rates::Ignored, None);
     (0..200).for_each(|_| assert_eq!(ignored.sees(&frame).len(), 1));
+}
+
+/// The buckets of these rates hold 577424 bits and 123 frames at least: more than the copies of one super-packet to one
+/// target, and fewer than to all.
+#[test]
+fn a_session_that_replicates_mirrors_super_packets_of_any_size() {
+    let rates = [("unlimited", "5Mbit", 40_000, 2), ("1000", "unlimited", 64_000, 3)];
+    for (packets, bits, bytes, targets) in rates {
+        let addresses = &["10.83.0.2", "10.83.0.3", "10.83.0.4"][..targets];
+        let mirror = mirror(addresses, |session| {
+            session.mode = Mode::Replicate;
+            (session.rate.packets, session.rate.bits) = (packets.parse().unwrap(), bits.parse().unwrap());
+        });
+        let mut bench = bench(&mirror, Rates::Hold(Timestamp(0)), None);
+        let frames = usize::div_ceil(bytes, 1460);
+        let super_packet = ipv4(LOCAL, REMOTE, 6, 0x4000, &tcp(bytes));
+        assert_eq!(bench.sees(&super_packet).len(), frames * targets, "{packets} {bits}");
+        // The last copy was more than there was: that is owed now.
+        assert_eq!(bench.sees(&ipv4(LOCAL, REMOTE, 17, 0, &udp(1000, 443, 100))), []);
+        assert_eq!(bench.skipped(Skip::RateLimit), targets as u64);
+    }
+}
+
+/// As in the kernel: no target, then too big, then the rate; and only what passes all pays.
+#[test]
+fn what_can_not_go_anyhow_takes_nothing_of_the_rate() {
+    let mirror = mirror(&["10.83.0.2", "10.83.0.3"], |session| {
+        session.mode = Mode::Replicate;
+        session.too_big = TooBig::Skip;
+        session.rate.packets = "10".parse().unwrap();
+    });
+    let kept = Kept { room_bytes: Some(1000), ..Kept::default() };
+    let mut bench = bench_of(&mirror, Rates::Hold(Timestamp(0)), kept);
+    bench.health.set(1, false);
+    let (small, large) = (udp(1000, 443, 100), udp(1000, 443, 1000));
+    (0..200).for_each(|_| assert_eq!(bench.sees(&ipv4(LOCAL, REMOTE, 17, 0, &large)), []));
+    // A super-packet goes whole or not at all; its last frame has 54 + 40 bytes.
+    assert_eq!(bench.sees(&ipv4(LOCAL, REMOTE, 6, 0x4000, &tcp(2 * 1460 + 40))), []);
+    assert_eq!((bench.skipped(Skip::TooBig), bench.skipped(Skip::NoTarget)), (203, 203));
+    let sent: usize = (0..124).map(|_| bench.sees(&ipv4(LOCAL, REMOTE, 17, 0, &small)).len()).sum();
+    assert_eq!((sent, bench.skipped(Skip::RateLimit)), (123, 1), "the bucket was full");
+    (0..9).for_each(|_| assert_eq!(bench.sees(&ipv4(LOCAL, REMOTE, 17, 0, &large)), []));
+    assert_eq!((bench.skipped(Skip::TooBig), bench.skipped(Skip::RateLimit)), (212, 1), "it is empty now");
 }
 
 #[test]
