@@ -3,7 +3,8 @@
 use super::{Path, ProgramsError, TablesError, TunnelError, tunnel::tunnels_of};
 use crate::{
     capture::kernel::TapError,
-    mirror::{Mirror, Offload, SessionNumber, Target, netlink::Netlink},
+    mirror::{Mirror, Offload, SessionNumber, Target},
+    netlink::Netlink,
 };
 use flowtap_abi::mirror::{COPY_MARK, TARGETS_OF_SESSION_MAX, TUNNEL_PORTS_MAX};
 use std::io;
