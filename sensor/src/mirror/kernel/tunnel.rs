@@ -37,7 +37,7 @@ pub(super) struct TunnelKind {
     pub(super) port: NonZeroU16,
 }
 
-/// One of our tunnel devices. Dropping it leaves the device, without programs; [`Tunnel::remove`] takes it away.
+/// One of our tunnel devices. Dropping it leaves the device, without programs; [`OwnDevice::remove`] takes it away.
 pub(super) struct Tunnel {
     pub(super) kind: TunnelKind,
     pub(super) device: OwnDevice,
