@@ -9,12 +9,37 @@ use std::{
     os::{fd::AsRawFd, unix::fs::OpenOptionsExt as _},
 };
 
-/// Opens the way to make one device, in the caller's network namespace. Needs the right to open `/dev/net/tun`.
-///
-/// # Errors
-/// The right is missing, or the kernel makes no such devices.
-pub fn open() -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")
+/// The way to make one device, or why there is none.
+#[derive(Debug)]
+pub struct Way(io::Result<File>);
+
+impl Way {
+    /// Opens it, in the caller's network namespace. Needs the right to open `/dev/net/tun`.
+    pub fn open() -> Self {
+        Self(OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun"))
+    }
+
+    /// None, for that reason.
+    pub fn none(why: io::ErrorKind) -> Self {
+        Self(Err(why.into()))
+    }
+
+    /// What the device belongs to.
+    ///
+    /// # Errors
+    /// The right was missing, or the kernel makes no such devices.
+    pub fn file(&self) -> io::Result<&File> {
+        let Self(opened) = self;
+        opened.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))
+    }
+
+    /// Makes the device; a `%d` in the pattern becomes the first number that is free. Its name.
+    ///
+    /// # Errors
+    /// There is no way, the caller has no CAP_NET_ADMIN, the file has a device already, or the name is taken.
+    pub fn make(&self, layer: Layer, pattern: &str) -> io::Result<String> {
+        make(self.file()?, layer, pattern)
+    }
 }
 
 /// What packets of a device begin with.
@@ -26,11 +51,7 @@ pub enum Layer {
     Ip,
 }
 
-/// Makes the device of `file`; a `%d` in the pattern becomes the first number that is free. Its name.
-///
-/// # Errors
-/// The caller has no CAP_NET_ADMIN, the file has a device already, or the name is taken.
-pub fn make(file: &File, layer: Layer, pattern: &str) -> io::Result<String> {
+fn make(file: &File, layer: Layer, pattern: &str) -> io::Result<String> {
     let kind = match layer {
         Layer::Ethernet => IFF_TAP,
         Layer::Ip => IFF_TUN,

@@ -17,12 +17,12 @@ use crate::{
     },
 };
 use aya::programs::TcAttachType;
-use std::{fs::File, io};
+use std::io;
 
 /// The device, or the way to make it, as far as it can be had.
 #[derive(Debug)]
 pub(super) struct LinkDevice {
-    file: io::Result<File>,
+    way: tun::Way,
     made: Option<OwnDevice>,
 }
 
@@ -41,17 +41,17 @@ impl LinkDevice {
     /// Opens the way to make it, if it may be needed, in the calling thread's network namespace. That it can't be had is
     /// told only when it is.
     pub(super) fn reserve(bare: Bare) -> Self {
-        let file = match bare {
-            Bare::Possible => tun::open(),
-            Bare::Never => Err(io::ErrorKind::Unsupported.into()),
+        let way = match bare {
+            Bare::Possible => tun::Way::open(),
+            Bare::Never => tun::Way::none(io::ErrorKind::Unsupported),
         };
-        Self { file, made: None }
+        Self { way, made: None }
     }
 
     /// As where it can't be had.
     #[cfg(test)]
     pub(super) fn none(why: io::ErrorKind) -> Self {
-        Self { file: Err(why.into()), made: None }
+        Self { way: tun::Way::none(why), made: None }
     }
 
     /// The device, which is made if it is not there.
@@ -61,8 +61,7 @@ impl LinkDevice {
         {
             return Ok(made.clone());
         }
-        let file = self.file.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        let made = OwnDevice::new(netlink, tun::make(file, Layer::Ip, &format!("{OWN_PREFIX}l%d"))?)?;
+        let made = OwnDevice::new(netlink, self.way.make(Layer::Ip, &format!("{OWN_PREFIX}l%d"))?)?;
         self.made = Some(made.clone());
         Ok(made)
     }

@@ -27,11 +27,11 @@ use aya::{
     Ebpf,
     programs::{TcAttachType, tc::SchedClassifierLink},
 };
-use std::{fs::File, io};
+use std::io;
 
 /// The devices, or the way to make them, as far as they can be had.
 pub(super) struct Segmenter {
-    file: io::Result<File>,
+    way: tun::Way,
     port: Option<Port>,
     bridge: Option<OwnDevice>,
     /// Why there is none, though it is wanted.
@@ -70,13 +70,13 @@ impl Segmenter {
     /// Opens the way to make it, in the calling thread's network namespace. That it can't be had is told only when it is
     /// wanted.
     pub(super) fn reserve() -> Self {
-        Self { file: tun::open(), port: None, bridge: None, refusal: None, rests: 0 }
+        Self { way: tun::Way::open(), port: None, bridge: None, refusal: None, rests: 0 }
     }
 
     /// As where it can't be had.
     #[cfg(test)]
     pub(super) fn none(why: io::ErrorKind) -> Self {
-        Self { file: Err(why.into()), port: None, bridge: None, refusal: None, rests: 0 }
+        Self { way: tun::Way::none(why), port: None, bridge: None, refusal: None, rests: 0 }
     }
 
     /// Index of the device that copies are handed to; 0 while there is none.
@@ -135,10 +135,8 @@ impl Segmenter {
             None => false,
         };
         if !has_port {
-            let file = self.file.as_ref();
-            let file = file.map_err(|error| SegmenterError::Port(io::Error::new(error.kind(), error.to_string())))?;
             self.port = None;
-            self.port = Some(Port::make(file, netlink, object)?);
+            self.port = Some(Port::make(&self.way, netlink, object)?);
         }
         let Some(port) = &self.port else { return Err(SegmenterError::Port(io::ErrorKind::NotFound.into())) };
         let number = port.device.name.trim_start_matches(OWN_PREFIX).trim_start_matches(PORT);
@@ -175,9 +173,9 @@ fn remove_leftovers(netlink: &mut Netlink, wanted: &str) -> io::Result<()> {
 }
 
 impl Port {
-    fn make(file: &File, netlink: &mut Netlink, object: &mut Ebpf) -> Result<Self, SegmenterError> {
+    fn make(way: &tun::Way, netlink: &mut Netlink, object: &mut Ebpf) -> Result<Self, SegmenterError> {
         let pattern = format!("{OWN_PREFIX}{PORT}%d");
-        let name = tun::make(file, Layer::Ethernet, &pattern).map_err(SegmenterError::Port)?;
+        let name = way.make(Layer::Ethernet, &pattern).map_err(SegmenterError::Port)?;
         let device = OwnDevice::new(netlink, name)?;
         // It is there before the device is up: nothing but copies goes through it.
         match programs::attach(object, "mirror_leave", &device.name, TcAttachType::Egress) {

@@ -8,23 +8,24 @@ use super::{
     net::*,
     outcome, plan, protocol, session, target,
 };
-use crate::{capture::kernel::Device, sys::tun};
-use std::{fs::File, io::Write as _, net::UdpSocket};
+use crate::{
+    capture::kernel::Device,
+    sys::tun::{Layer, Way},
+};
+use std::{io::Write as _, net::UdpSocket};
 
 const TUN: &str = "tun7";
 /// The header of a copy: locally administered addresses.
 const MADE: [u8; 12] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
 
-/// A device without link layer, and the file by whose writer packets come in.
-fn tunnel() -> Option<File> {
-    let file = match tun::open() {
-        Ok(file) => file,
-        Err(error) => {
-            eprintln!("skipped: no /dev/net/tun ({error})");
-            return None;
-        }
-    };
-    assert_eq!(tun::make(&file, tun::Layer::Ip, TUN).unwrap(), TUN);
+/// A device without link layer, and the way by whose file packets come in.
+fn tunnel() -> Option<Way> {
+    let way = Way::open();
+    if let Err(error) = way.file() {
+        eprintln!("skipped: no /dev/net/tun ({error})");
+        return None;
+    }
+    assert_eq!(way.make(Layer::Ip, TUN).unwrap(), TUN);
     for command in [
         format!("addr add 10.87.0.1/24 dev {TUN}"),
         format!("addr add fd87::1/64 dev {TUN} nodad"),
@@ -32,7 +33,7 @@ fn tunnel() -> Option<File> {
     ] {
         ip(&command);
     }
-    Some(file)
+    Some(way)
 }
 
 /// A datagram over the version of IP that the addresses have, from its header on.
@@ -44,7 +45,7 @@ fn datagram(src: &str, dst: &str, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn copies_without_link_layer_get_an_ethernet_header_and_all_else_is_theirs() {
     let Some(net) = Net::join() else { return };
-    let Some(mut tun) = tunnel() else { return };
+    let Some(tun) = tunnel() else { return };
     let all = filter(&[protocol("udp")]);
     let plan = plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TUN, &all), session(2, TAP, &all)]);
     let Some(mut mirror) = mirror(plan) else { return };
@@ -61,7 +62,7 @@ fn copies_without_link_layer_get_an_ethernet_header_and_all_else_is_theirs() {
     let ethernet = with_header.clone();
     let (is_segmented, captured) = net.collector.capture(COLLECTOR, || {
         let mut is_segmented = true;
-        incoming.iter().for_each(|packet| assert_eq!(tun.write(packet).unwrap(), packet.len()));
+        incoming.iter().for_each(|packet| assert_eq!(tun.file().unwrap().write(packet).unwrap(), packet.len()));
         net.client.run(move || send(CLIENT, &[ethernet]));
         for to in ["10.87.0.9:9", "[fd87::9]:9"] {
             let socket = UdpSocket::bind(if to.starts_with('[') { "[fd87::1]:0" } else { "10.87.0.1:0" }).unwrap();
@@ -116,14 +117,15 @@ fn copies_without_link_layer_get_an_ethernet_header_and_all_else_is_theirs() {
 #[test]
 fn a_device_that_is_taken_away_is_made_again_and_one_that_cannot_be_had_is_told() {
     let Some(net) = Net::join() else { return };
-    let Some(mut tun) = tunnel() else { return };
+    let Some(tun) = tunnel() else { return };
     let all = filter(&[protocol("udp")]);
     let plan = plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TUN, &all)]);
     let Some(mut mirror) = mirror(plan.clone()) else { return };
     mirror.attach(&Device::find(TUN).unwrap()).unwrap();
     let packet = datagram("10.87.0.2:4000", "10.87.0.1:5000", &[7; 100]);
     let mut arrive = || {
-        let ((), captured) = net.collector.capture(COLLECTOR, || assert_eq!(tun.write(&packet).unwrap(), packet.len()));
+        let ((), captured) =
+            net.collector.capture(COLLECTOR, || assert_eq!(tun.file().unwrap().write(&packet).unwrap(), packet.len()));
         captured.iter().filter_map(|frame| Outer::read(frame)).count()
     };
     assert_eq!(arrive(), 1);
