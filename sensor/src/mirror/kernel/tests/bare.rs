@@ -123,7 +123,7 @@ fn a_device_that_is_taken_away_is_made_again_and_one_that_cannot_be_had_is_told(
     let Some(mut mirror) = mirror(plan.clone()) else { return };
     mirror.attach(&Device::find(TUN).unwrap()).unwrap();
     let packet = datagram("10.87.0.2:4000", "10.87.0.1:5000", &[7; 100]);
-    let mut arrive = || {
+    let arrive = || {
         let ((), captured) =
             net.collector.capture(COLLECTOR, || assert_eq!(tun.file().unwrap().write(&packet).unwrap(), packet.len()));
         captured.iter().filter_map(|frame| Outer::read(frame)).count()
