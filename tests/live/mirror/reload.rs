@@ -1,13 +1,13 @@
-//! Rules that change while packets pass.
+//! Rules and targets that change while packets pass.
 
-use std::thread::{scope, sleep};
-use std::time::Duration;
+use std::io::Read;
 
 use flowtap_tests::Dir;
+use flowtap_tests::mirror::{Complaint, Copy};
 
-use super::super::daemon::{Daemon, in_each_plane};
-use super::super::net::{Net, hear, must, python, tool};
-use super::{ALL, Collector, ledger, start};
+use super::super::daemon::{Daemon, ask, in_each_plane, status};
+use super::super::net::{Net, Process, comes_true, hear, inside, namespaced, tool, until_ready};
+use super::{ALL, Collector, IDS_ETHER, ledger, read_ledger, start};
 
 #[test]
 fn rules_change_under_load_without_a_lost_or_doubled_copy() {
@@ -17,44 +17,154 @@ fn rules_change_under_load_without_a_lost_or_doubled_copy() {
 fn reloads(plane: &str) {
     let Some((net, collector)) = Collector::new(1600) else { return };
     let dir = Dir::new();
-    let all = format!("{ALL}[flow-log]\ninterval = \"1s\"\n");
-    let mut daemon = start(plane, &net, &dir, &all);
+    let all = often(ALL);
+    let daemon = start(plane, &net, &dir, &all);
     let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
     let capture = collector.capture(&dir);
+    let stream = Stream::start(&net);
+    until_some_more(&dir);
     // Another session instead, and other rules; the datagrams are accepted by each.
     let others = [
         all.replace("number = 1\n", "number = 2\n"),
         all.replace("\"accept\" }", "\"accept\", protocol = \"udp\", destination-ports = \"5000-5009\" }"),
     ];
-    scope(|scope| {
-        let stream = scope.spawn(|| python(&net.far, NUMBERED));
-        for (done, config) in (1..).zip([&others[0], &others[1], &all, &others[0]]) {
-            // A change comes with the next interval, and only then another can be asked for.
-            sleep(Duration::from_millis(1200));
-            dir.add("m.toml", config);
-            must("kill", &["-HUP", &daemon.pid()]);
-            daemon.until(|log| log.matches("configuration read again").count() == done);
-            assert!(!stream.is_finished(), "it changes under load");
-        }
-        stream.join().unwrap();
-    });
+    for config in [&others[0], &others[1], &all, &others[0]] {
+        reload(&dir, config);
+        until_some_more(&dir);
+    }
+    let sent = stream.end();
+    until_all_are_told(&dir, sent);
     let receiver = capture.receiver(1514);
     receiver.assert_content();
-    let number = |inner: &[u8]| u32::from_be_bytes(inner[42..46].try_into().unwrap());
     let mut numbers: Vec<_> = receiver.copies().iter().map(|copy| number(&copy.inner)).collect();
     numbers.sort_unstable();
-    assert!(numbers.iter().copied().eq(0..DATAGRAMS), "{} copies", numbers.len());
+    assert!(numbers.iter().copied().eq(0..sent), "{plane}: {} copies of {sent}", numbers.len());
     let counts = ledger(&dir);
-    assert_eq!((counts.matched.0, counts.mirrored.0), (DATAGRAMS.into(), DATAGRAMS.into()));
-    assert_eq!(daemon.finish().sum("dstport=5000").0, u64::from(DATAGRAMS));
+    assert_eq!((counts.matched.0, counts.mirrored.0), (sent.into(), sent.into()));
+    assert_eq!(daemon.finish().sum("dstport=5000").0, u64::from(sent));
 }
 
-/// Takes more than six seconds.
-const NUMBERED: &str = "import socket, struct, time
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', 4000))
-for i in range(6000): s.sendto(struct.pack('>I', i) + bytes(96), ('10.9.0.1', 5000)); time.sleep(0.001)
-";
-const DATAGRAMS: u32 = 6000;
+#[test]
+fn a_target_changes_under_load_and_each_copy_goes_by_the_old_plan_or_the_new_one() {
+    in_each_plane(targets);
+}
+
+/// Where a copy goes, with which network identifier, and how long it is.
+type Plan = (&'static str, u32, usize);
+
+fn targets(plane: &str) {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    inside(&collector.namespace, "ip", &["addr", "add", "10.83.0.3/24", "dev", "ids0"]);
+    let known = ["neigh", "replace", "10.83.0.3", "lladdr", IDS_ETHER, "dev", "out0", "nud", "permanent"];
+    inside(&net.near, "ip", &known);
+    let dir = Dir::new();
+    let first = often(ALL);
+    let elsewhere = first.replace("10.83.0.2", "10.83.0.3");
+    let renumbered = elsewhere.replace("vni = 4242", "vni = 4343");
+    let cut = renumbered.replace("vni = 4343\n", "vni = 4343\npacket-length = 90\n");
+    let plans: [(&str, Plan); 6] = [
+        (&first, ("10.83.0.2", 4242, FRAME_BYTES)),
+        (&elsewhere, ("10.83.0.3", 4242, FRAME_BYTES)),
+        (&renumbered, ("10.83.0.3", 4343, FRAME_BYTES)),
+        (&cut, ("10.83.0.3", 4343, 90)),
+        (&renumbered, ("10.83.0.3", 4343, FRAME_BYTES)),
+        (&first, ("10.83.0.2", 4242, FRAME_BYTES)),
+    ];
+    let daemon = start(plane, &net, &dir, &first);
+    let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
+    let capture = collector.capture(&dir);
+    let stream = Stream::start(&net);
+    until_some_more(&dir);
+    for (config, _) in &plans[1..] {
+        reload(&dir, config);
+        until_some_more(&dir);
+    }
+    let sent = stream.end();
+    until_all_are_told(&dir, sent);
+    let receiver = capture.receiver(1514);
+    // What is cut is refused, and nothing else is.
+    assert!(receiver.complaints().iter().all(|complaint| *complaint == Complaint::Truncated), "{plane}");
+    let mut copies: Vec<&Copy> = receiver.copies().iter().collect();
+    copies.sort_by_key(|copy| number(&copy.inner));
+    assert!(copies.iter().map(|copy| number(&copy.inner)).eq(0..sent), "{plane}: {} copies of {sent}", copies.len());
+    // In the order in which they were sent, one plan follows the other, and none comes back.
+    let went = |copy: &&Copy| (copy.outer.1.to_string(), copy.vni, copy.inner.len());
+    let mut went: Vec<_> = copies.iter().map(went).collect();
+    went.dedup();
+    let expected = plans.map(|(_, (target, vni, bytes))| (target.to_owned(), vni, bytes));
+    assert_eq!(went, expected, "{plane}");
+    let counts = ledger(&dir);
+    assert_eq!((counts.matched.0, counts.mirrored.0), (sent.into(), sent.into()), "{plane}");
+    assert_eq!(daemon.finish().sum("dstport=5000").0, u64::from(sent));
+}
+
+/// A datagram of the stream, with its headers.
+const FRAME_BYTES: usize = 14 + 20 + 8 + 100;
+
+/// The number that a datagram of the stream bears.
+fn number(frame: &[u8]) -> u32 {
+    u32::from_be_bytes(frame[42..46].try_into().unwrap())
+}
+
+/// Somebody who sends numbered datagrams from 10.9.0.2:4000 to 10.9.0.1:5000, about a thousand each second.
+struct Stream(Process);
+
+impl Stream {
+    #[track_caller]
+    fn start(net: &Net) -> Self {
+        let script = "import select, socket, struct, sys\n\
+             s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', 4000)); sent = 0\n\
+             print('ready', flush=True)\n\
+             while not select.select([sys.stdin], [], [], 0.001)[0]:\n    \
+             s.sendto(struct.pack('>I', sent) + bytes(96), ('10.9.0.1', 5000)); sent += 1\n\
+             print(sent)\n";
+        // One processor, so that order can be judged.
+        Self(until_ready(&mut namespaced(&net.far, "taskset", &["-c", "0", "python3", "-c", script])))
+    }
+
+    /// Ends it, and answers how many it sent.
+    #[track_caller]
+    fn end(mut self) -> u32 {
+        drop(self.0.0.stdin.take());
+        let mut sent = String::new();
+        self.0.0.stdout.take().unwrap().read_to_string(&mut sent).unwrap();
+        sent.trim().parse().unwrap()
+    }
+}
+
+/// The same with short intervals: a change comes with the next one, and only then another can be asked for.
+fn often(config: &str) -> String {
+    format!("{config}[flow-log]\ninterval = \"1s\"\n")
+}
+
+/// Goes over to another configuration, and waits until the records begin that go by it: only then another can be asked for.
+#[track_caller]
+fn reload(dir: &Dir, config: &str) {
+    dir.add("m.toml", config);
+    let answer = ask(dir, &["reload"]).success();
+    let from = answer.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+    assert!(from.is_some(), "{answer}");
+    assert!(comes_true(|| status(dir)["published-until"].as_u64() >= from), "{}", status(dir));
+}
+
+/// How many copies are sent.
+fn mirrored(dir: &Dir) -> u64 {
+    let status = status(dir);
+    if status["mirror"].is_null() { 0 } else { read_ledger(&status).mirrored.0 }
+}
+
+/// Waits until some more copies are sent by the plan that holds now.
+#[track_caller]
+fn until_some_more(dir: &Dir) {
+    let enough = mirrored(dir) + 300;
+    assert!(comes_true(|| mirrored(dir) >= enough), "{}", status(dir));
+}
+
+/// Waits until it is told of so many copies that they are sent.
+#[track_caller]
+fn until_all_are_told(dir: &Dir, sent: u32) {
+    assert!(comes_true(|| mirrored(dir) >= u64::from(sent)), "{sent} are sent; {}", status(dir));
+}
 
 #[test]
 fn a_reload_begins_and_ends_mirroring() {
@@ -64,50 +174,57 @@ fn a_reload_begins_and_ends_mirroring() {
 fn begins_and_ends(plane: &str) {
     let Some((net, collector)) = Collector::new(1600) else { return };
     let dir = Dir::new();
-    let all = format!("{ALL}[flow-log]\ninterval = \"1s\"\n");
+    let all = often(ALL);
     let (before, session) = all.split_once("[[mirror.session]]").unwrap();
     let (_, interval) = session.split_once("[flow-log]").unwrap();
     let ready = format!("{before}[flow-log]{interval}");
     let nothing = format!("[[interface]]\nname = \"near0\"\n[flow-log]{interval}");
     let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
-    let change = |daemon: &mut Daemon<'_>, config: &str, answer: &str| {
-        // A change comes with the next interval, and only then another can be asked for.
-        sleep(Duration::from_millis(1200));
-        dir.add("m.toml", config);
-        let said = daemon.log().matches(answer).count();
-        must("kill", &["-HUP", &daemon.pid()]);
-        daemon.until(|log| log.matches(answer).count() > said);
-        sleep(Duration::from_millis(1500));
-    };
-    let copies = || {
+    let assert_copies = |expected: u64| {
+        let before = mirrored(&dir);
         let capture = collector.capture(&dir);
         net.send(50, 0);
-        capture.receiver(1514).copies().len()
+        assert!(comes_true(|| mirrored(&dir) >= before + expected), "{plane}: {}", status(&dir));
+        assert_eq!(capture.receiver(1514).copies().len() as u64, expected, "{plane}");
     };
     let mut daemon = start_with(plane, &net, &dir, &nothing);
-    match plane {
+    // Those of who counts.
+    let sockets = tapping(&net);
+    let change = |config: &str, taps: usize| {
+        reload(&dir, config);
+        // The kernel plane says so when it has changed, and has no sockets.
+        let taps = if plane == "ebpf" { 0 } else { taps };
+        assert!(comes_true(|| tapping(&net) == sockets + taps), "{plane}: {taps} taps");
+    };
+    if plane == "ebpf" {
         // The kernel's programs can't be loaded any more.
-        "ebpf" => {
-            change(&mut daemon, &all, "is ready for sessions that come with a reload");
-            assert_eq!(copies(), 0);
-            daemon.finish();
-            daemon = start_with(plane, &net, &dir, &ready);
-            change(&mut daemon, &all, "configuration read again");
-        }
-        _ => change(&mut daemon, &all, "configuration read again"),
+        dir.add("m.toml", &all);
+        let refused = ask(&dir, &["reload"]);
+        assert!(refused.failure(2).contains("is ready for sessions that come with a reload"));
+        assert_copies(0);
+        daemon.finish();
+        daemon = start_with(plane, &net, &dir, &ready);
     }
-    assert_eq!(copies(), 50);
+    change(&all, 1);
+    assert_copies(50);
     for end in [&ready, &nothing] {
-        change(&mut daemon, end, "configuration read again");
-        assert_eq!(copies(), 0);
+        change(end, 0);
+        assert_copies(0);
         let device = tool("ip", &["-n", &net.near, "link", "show", "flowtap-v4789"]);
         assert!(!device, "the tunnel device goes with the last session");
-        change(&mut daemon, &all, "configuration read again");
-        assert_eq!(copies(), 50);
+        change(&all, 1);
+        assert_copies(50);
     }
     let counts = ledger(&dir);
     assert_eq!((counts.matched.0, counts.mirrored.0), (150, 150));
     daemon.finish();
+}
+
+/// How many packet sockets are at the near interface.
+fn tapping(net: &Net) -> usize {
+    let script = "index=$(cat /sys/class/net/near0/ifindex); awk -v index_=$index '$5 == index_' /proc/net/packet";
+    let output = namespaced(&net.near, "sh", &["-ec", script]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().count()
 }
 
 #[track_caller]
