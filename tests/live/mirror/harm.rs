@@ -3,7 +3,7 @@
 use flowtap_tests::Dir;
 use flowtap_tests::program::flowtap;
 
-use super::super::daemon::{Daemon, in_each_plane};
+use super::super::daemon::{Daemon, in_each_plane, status};
 use super::super::net::{comes_true, hear, inside, must, namespaced, python, settles, tool, until_ready};
 use super::{ALL, Collector, MIRRORED, ledger, start};
 
@@ -48,7 +48,7 @@ fn face_each_other(plane: &str) {
     let [received, sent] = settles(passed);
     // Each copy may be answered, and mirrored once by the other.
     assert!((100..=300).contains(&received) && sent <= 300, "{received} in, {sent} out");
-    ledger(&dir);
+    until_balanced(&dir);
     drop((here, there));
 }
 
@@ -101,10 +101,19 @@ fn ring(plane: &str) {
     let counts: Vec<_> = settles(passed).iter().zip(before).map(|(after, before)| after - before).collect();
     // Each copy may be answered, and what comes from another host is mirrored once, as traffic that it is.
     assert!((100..=500).contains(&counts[0]) && counts.iter().all(|count| *count <= 500), "{plane}: {counts:?}");
-    for dir in &dirs {
-        ledger(dir);
-    }
+    dirs.iter().for_each(until_balanced);
     drop(daemons);
+}
+
+/// Waits until the books balance: hosts may still ask for each other's addresses, and such a frame may be matched while its
+/// copy is on its way.
+#[track_caller]
+fn until_balanced(dir: &Dir) {
+    let balances = || {
+        let status = status(dir);
+        status["balances"] == true && status["mirror"]["balances"] == true
+    };
+    assert!(comes_true(balances), "{}", status(dir));
 }
 
 /// What the kernel counts of a device.
