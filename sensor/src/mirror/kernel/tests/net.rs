@@ -184,8 +184,10 @@ pub(super) fn run(program: &str, arguments: &str) {
 }
 
 pub(super) fn ping(address: &str) {
-    // The first may be lost while addresses settle.
-    run("ping", &format!("-c 1 -w 10 -i 0.2 -q {address}"));
+    // While addresses settle one may be lost, and ping ends at the first word of that.
+    let is_answered =
+        || Command::new("ping").args(["-c", "1", "-W", "1", "-q", address]).output().unwrap().status.success();
+    assert!(comes_true(is_answered), "{address} does not answer");
 }
 
 /// Waits until something is so; `false` if it does not come within a minute, as even a busy machine lets it.
