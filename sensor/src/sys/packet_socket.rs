@@ -84,7 +84,8 @@ impl PacketSocket {
     /// Takes what has arrived, without waiting, and tells how many frames that is.
     ///
     /// # Errors
-    /// `WouldBlock` if nothing has; what is wrong with the interface otherwise.
+    /// `WouldBlock` if nothing has; `InvalidInput` for one frame that is gone, as the kernel can't say what was left to the
+    /// card; what is wrong with the interface otherwise.
     pub fn receive(&self, inbox: &mut Inbox) -> io::Result<usize> {
         inbox.aim();
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;

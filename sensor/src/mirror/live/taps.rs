@@ -1,6 +1,7 @@
 //! The taps of a mirroring thread: packet sockets at the interfaces that sessions apply to, and what of a frame they tell.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use nix::libc;
 
@@ -18,6 +19,9 @@ pub(super) struct Taps {
     by_name: BTreeMap<String, Tap>,
     inbox: Inbox,
     is_small_told: bool,
+    /// Frames that the kernel could not hand over, since this was last asked.
+    unreadable: u64,
+    is_unreadable_told: bool,
 }
 
 /// An interface that is tapped.
@@ -31,7 +35,13 @@ struct Tap {
 
 impl Default for Taps {
     fn default() -> Self {
-        Self { by_name: BTreeMap::new(), inbox: Inbox::new(FRAMES_AT_ONCE), is_small_told: false }
+        Self {
+            by_name: BTreeMap::new(),
+            inbox: Inbox::new(FRAMES_AT_ONCE),
+            is_small_told: false,
+            unreadable: 0,
+            is_unreadable_told: false,
+        }
     }
 }
 
@@ -72,8 +82,17 @@ impl Taps {
 
     /// Shows the executor what has come, as much as a turn allows.
     pub(super) fn show(&mut self, executor: &mut Executor<NetworkOutlet>, frame_bytes: &mut Vec<u8>) {
-        for tap in self.by_name.values_mut() {
-            read(tap, executor, &mut self.inbox, frame_bytes);
+        for (name, tap) in &mut self.by_name {
+            let unreadable = read(tap, executor, &mut self.inbox, frame_bytes);
+            self.unreadable += unreadable;
+            if unreadable > 0 && !self.is_unreadable_told {
+                self.is_unreadable_told = true;
+                tracing::warn!(
+                    interface = name,
+                    "the kernel doesn't hand over some super-packets, as datagrams before Linux 6.2: they are not mirrored \
+                     (`tap-drops`) unless segmentation is switched off (ethtool -K: tx-udp-segmentation, rx-udp-gro-forwarding)"
+                );
+            }
         }
     }
 
@@ -82,22 +101,33 @@ impl Taps {
         self.by_name.values().map(|tap| &tap.socket)
     }
 
-    /// Frames that the kernel lost since this was last asked.
-    pub(super) fn take_drops(&self) -> u64 {
-        self.by_name.values().filter_map(|tap| tap.socket.take_drops().ok()).sum()
+    /// Frames that the kernel lost, or could not hand over, since this was last asked.
+    pub(super) fn take_drops(&mut self) -> u64 {
+        let lost: u64 = self.by_name.values().filter_map(|tap| tap.socket.take_drops().ok()).sum();
+        lost + std::mem::take(&mut self.unreadable)
     }
 }
 
-fn read(tap: &mut Tap, executor: &mut Executor<NetworkOutlet>, inbox: &mut Inbox, frame_bytes: &mut Vec<u8>) {
+/// Shows what has come by one tap; how many frames the kernel could not hand over.
+fn read(tap: &mut Tap, executor: &mut Executor<NetworkOutlet>, inbox: &mut Inbox, frame_bytes: &mut Vec<u8>) -> u64 {
+    let mut unreadable = 0;
     for _ in 0..READS_PER_TURN {
-        // What is wrong with an interface shows in the next scan.
-        let Ok(received) = tap.socket.receive(inbox) else { return };
+        let received = match tap.socket.receive(inbox) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                unreadable += 1;
+                continue;
+            }
+            // What is wrong with an interface shows in the next scan.
+            Err(_) => break,
+        };
         for (arrival, captured) in (0..received).filter_map(|number| inbox.arrival(number)) {
             if let Some(frame) = frame(tap, &arrival) {
                 show(executor, &frame, &arrival, captured, frame_bytes);
             }
         }
     }
+    unreadable
 }
 
 /// A frame as the executor wants it; loopback shows everything twice, and once is enough.

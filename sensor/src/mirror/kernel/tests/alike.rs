@@ -339,15 +339,27 @@ fn what_passes_an_interface_is_copied_alike_super_packets_and_all() {
             talk(&net, near);
         }
         // The thread reads in its own time.
-        let sent = || thread.report().sessions.iter().map(|one| one.counts.total().mirrored.packets).sum::<u64>();
-        comes_true(|| sent() == frames_of(&kernel).1);
+        comes_true(|| {
+            let report = thread.report();
+            let sent: u64 = report.sessions.iter().map(|one| one.counts.total().mirrored.packets).sum();
+            sent + report.tap_drops * SUPER_DATAGRAM_FRAMES == frames_of(&kernel).1
+        });
     });
     let report = thread.stop();
     let (mut ours, mut theirs): (Vec<_>, Vec<_>) =
         received(&captured).into_iter().partition(|(target, ..)| *target == COLLECTOR_V4.parse::<IpAddr>().unwrap());
     assert!(theirs.iter().all(|(target, ..)| *target == other.parse::<IpAddr>().unwrap()));
     let (matched, ..) = frames_of(&kernel);
-    assert_eq!((ours.len() as u64, theirs.len() as u64), (matched, matched), "{report}");
+    assert_eq!(ours.len() as u64, matched, "{report}");
+    if report.tap_drops > 0 {
+        eprintln!(
+            "skipped in part: this kernel hands taps no super-packets of datagrams (before Linux 6.2), and they say so"
+        );
+        assert_eq!(report.tap_drops, 2, "one of each family: {report}");
+        ours.retain(|(.., inner)| !inner.ends_with(&[SUPER_DATAGRAM_BYTE; 777]));
+    }
+    assert_eq!(matched - ours.len() as u64, report.tap_drops * SUPER_DATAGRAM_FRAMES, "{report}");
+    assert_eq!(theirs.len(), ours.len(), "{report}");
     assert!(matched > 2 * (2 * 600_000 / 1448), "{matched}");
     let of_tcp = |made: &[Made]| -> Vec<u16> {
         let of_each = made.iter().map(|(_, port, _, inner)| (Packet::read(inner).map(|packet| packet.protocol), *port));
@@ -401,6 +413,10 @@ fn talk(net: &Net, near: &'static str) {
         socket.send_to(&vec![bytes as u8; bytes], (far, 9)).unwrap();
     }
     nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::UdpGsoSegment, &1000).unwrap();
-    socket.send_to(&[3; 7777], (far, 9)).unwrap();
+    socket.send_to(&[SUPER_DATAGRAM_BYTE; 7777], (far, 9)).unwrap();
     ping(&far.to_string());
 }
+
+/// What the super-packet of datagrams is full of, and the frames that it is.
+const SUPER_DATAGRAM_BYTE: u8 = 3;
+const SUPER_DATAGRAM_FRAMES: u64 = 8;

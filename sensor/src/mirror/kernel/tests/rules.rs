@@ -207,6 +207,8 @@ fn later_fragments_follow_their_first_one() {
         Criteria { protocol: "udp".parse().unwrap(), destination_ports: "6000".parse().ok(), ..Criteria::default() };
     let one_port = filter(&[(RuleAction::Accept, to_6000)]);
     let plan = plan(vec![target("ids", COLLECTOR_V4)], vec![session(1, TAP, &one_port)]);
+    // Else the first of a family waits for an answer.
+    [CLIENT_V4, CLIENT_V6].into_iter().for_each(ping);
     let Some(mirror) = mirrored(plan, TAP) else { return };
     net.client.run(|| {
         for (host, client) in [(HOST_V4, CLIENT_V4), (HOST_V6, CLIENT_V6)] {
