@@ -12,7 +12,7 @@ use flowtap_tests::program::command;
 
 use super::super::daemon::{in_each_plane, status};
 use super::super::net::{Net, Process, has, inside, namespaced, until_bound, until_ready};
-use super::{ALL, Collector, VXLAN_PORT, is_mark, ledger, start, until_quiet};
+use super::{ALL, CALM, Collector, VXLAN_PORT, is_mark, ledger, start, until_quiet};
 
 #[test]
 fn ordinary_sessions_are_read_as_on_a_wire() {
@@ -114,7 +114,8 @@ fn serve(net: &Net, dir: &Dir) -> Process {
     let make: Vec<_> = make.split(' ').chain(["-keyout", key, "-out", certificate]).collect();
     inside(&net.near, "openssl", &make);
     let bytes = BODY_BYTES.to_string();
-    let arguments = ["-c", "0", "python3", "-c", SERVER, key, certificate, &bytes];
+    let server = format!("{CALM}{SERVER}");
+    let arguments = ["-c", "0", "python3", "-c", &server, key, certificate, &bytes];
     until_ready(&mut namespaced(&net.near, "taskset", &arguments))
 }
 
@@ -141,14 +142,22 @@ const SERVER: &str = "import socket, ssl, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 key, certificate, body_bytes = sys.argv[1], sys.argv[2], int(sys.argv[3])
 body = bytes(i % 251 for i in range(body_bytes))
+def send(write, data):
+    for at in range(0, len(data), 32768): calm(); write(data[at:at + 32768])
+def take(file, left):
+    taken, part = b'', b'-'
+    while part and len(taken) < left: calm(); part = file.read(min(32768, left - len(taken))); taken += part
+    return taken
+def limit(s):
+    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF): s.setsockopt(socket.SOL_SOCKET, buffer, 65536)
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     def answer(self, code, body):
         self.send_response(code); self.send_header('Content-Length', len(body)); self.end_headers()
-        self.wfile.write(body)
+        send(self.wfile.write, body)
     def do_GET(self): self.answer(*(200, body) if self.path == '/page' else (404, b'none'))
     def do_POST(self):
-        sent = self.rfile.read(int(self.headers['Content-Length']))
+        sent = take(self.rfile, int(self.headers['Content-Length']))
         self.answer(*(200, b'ok') if sent == body else (400, b''))
     def log_message(self, *words): pass
 class Server(ThreadingHTTPServer):
@@ -157,16 +166,15 @@ class Server(ThreadingHTTPServer):
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(certificate, key)
-listener = socket.create_server(('::', 4433), family=socket.AF_INET6, dualstack_ipv6=True)
+listener = socket.create_server(('::', 4433), family=socket.AF_INET6, dualstack_ipv6=True); limit(listener)
 def secret(s):
     with context.wrap_socket(s, server_side=True) as tls:
-        read = tls.makefile('rb')
-        if read.read(body_bytes) == body: tls.sendall(body)
+        if take(tls.makefile('rb'), body_bytes) == body: send(tls.sendall, body)
         tls.unwrap()
 def accept():
     while True: threading.Thread(target=secret, args=(listener.accept()[0],), daemon=True).start()
 threading.Thread(target=accept, daemon=True).start()
-server = Server(('::', 80), Handler)
+server = Server(('::', 80), Handler); limit(server.socket)
 print('ready', flush=True); server.serve_forever()
 ";
 

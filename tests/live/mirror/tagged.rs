@@ -7,7 +7,7 @@ use flowtap_tests::mirror::Copy;
 
 use super::super::daemon::{in_each_plane, status};
 use super::super::net::inside;
-use super::{ALL, Capture, Collector, is_mark, ledger, start, until_quiet};
+use super::{ALL, CALM, Capture, Collector, is_mark, ledger, start, until_quiet};
 
 #[test]
 fn super_packets_with_a_tag_arrive_as_on_a_wire() {
@@ -22,11 +22,16 @@ fn super_packets(plane: &str) {
     let daemon = start(plane, &net, &dir, ALL);
     let originals = Capture::start(&net.near, "near0", &["vlan"], &dir);
     let capture = collector.capture(&dir);
+    let send = format!("{CALM}{SEND}");
     // Neither end knows the tag, so nobody answers.
     for (namespace, device, from, to) in [(&net.far, "far0", 2, 1), (&net.near, "near0", 1, 2)] {
         let numbers = [from, to, PACKETS, DATA_BYTES, SEGMENT_BYTES].map(|number| number.to_string());
-        let arguments = ["-c", "0", "python3", "-c", SEND, device];
-        inside(namespace, "taskset", &[&arguments[..], &numbers.each_ref().map(String::as_str)].concat());
+        let arguments = ["-c", "0", "python3", "-c", &send, device];
+        inside(
+            namespace,
+            "taskset",
+            &[&arguments[..], &numbers.each_ref().map(String::as_str), &[&daemon.pid()]].concat(),
+        );
     }
     capture.until_marked(&net);
     assert_eq!(status(&dir)["mirror"]["tap-drops"], 0, "{plane}: this machine is too slow for what is sent");
@@ -76,10 +81,10 @@ const PACKETS: usize = 20;
 const DATA_BYTES: usize = 42_124;
 const SEGMENT_BYTES: usize = 1400;
 
-/// DEVICE FROM TO PACKETS DATA-BYTES SEGMENT-BYTES: TCP packets of both families, with priority 7 and VLAN 7 in their tags.
+/// DEVICE FROM TO PACKETS DATA-BYTES SEGMENT-BYTES PROCESS: TCP packets of both families, with priority 7 and VLAN 7 in their tags.
 /// The checksums, and cutting them into segments, are left to others.
-const SEND: &str = "import socket, struct, sys, time
-device, end, to, packets, data_bytes, segment_bytes = sys.argv[1], *map(int, sys.argv[2:])
+const SEND: &str = "import socket, struct, sys
+device, (end, to, packets, data_bytes, segment_bytes, process) = sys.argv[1], map(int, sys.argv[2:])
 def folded(data):
     words = sum(struct.unpack(f'!{len(data) // 2}H', data))
     while words >> 16: words = (words & 0xffff) + (words >> 16)
@@ -103,5 +108,5 @@ for v6 in (False, True):
             ip = ip[:10] + struct.pack('!H', folded(ip) ^ 0xffff) + ip[12:]
         head = ether + struct.pack('!H', 0x86dd if v6 else 0x0800) + ip
         s.send(struct.pack('=BBHHHH', 1, 4 if v6 else 1, len(head) + 20, segment_bytes, len(head), 16) + head + tcp + data)
-        time.sleep(0.002)
+        time.sleep(0.002); calm(process)
 ";

@@ -4,7 +4,7 @@ use flowtap_tests::Dir;
 
 use super::super::daemon::{in_each_plane, status};
 use super::super::net::{FAR_ETHER, NEAR_ETHER, Net, inside, namespaced, tool, until_ready};
-use super::{ALL, Capture, Collector, VXLAN_PORT, is_mark, ledger, start, until_quiet};
+use super::{ALL, CALM, Capture, Collector, VXLAN_PORT, is_mark, ledger, start, until_quiet};
 
 /// Two million bytes each way in one connection.
 pub(super) struct Transfer<'a> {
@@ -130,19 +130,24 @@ impl Transfer<'_> {
         let both = |mask: u32| {
             format!(
                 "import threading\nmask = {mask}\nown = {words}\n\
-                 def read():\n    left = len(own)\n    while left: left -= len(s.recv(65536))\n\
-                 t = threading.Thread(target=read); t.start(); s.sendall(own); t.join(); s.close()\n"
+                 def read():\n    left = len(own)\n    while left: calm(); left -= len(s.recv(32768))\n\
+                 t = threading.Thread(target=read); t.start()\n\
+                 for at in range(0, len(own), 32768): calm(); s.sendall(own[at:at + 32768])\n\
+                 t.join(); s.close()\n"
             )
         };
         let at = format!("('{}', 6000)", self.server);
+        // Who sends to it can't be further ahead than it lets them.
         let server = format!(
-            "import socket, struct\n\
+            "{CALM}import socket, struct\n\
              l = socket.create_server({at}, family=socket.AF_INET6 if ':' in {at}[0] else socket.AF_INET)\n\
+             for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF): l.setsockopt(socket.SOL_SOCKET, buffer, 65536)\n\
              print('ready', flush=True)\ns, _ = l.accept()\n{}",
             both(0)
         );
         let mut server = until_ready(&mut namespaced(&net.near, "taskset", &["-c", "0", "python3", "-c", &server]));
-        let client = format!("import socket, struct\ns = socket.create_connection({at})\n{}", both(u32::MAX));
+        let client =
+            format!("def calm(): pass\nimport socket, struct\ns = socket.create_connection({at})\n{}", both(u32::MAX));
         inside(&net.far, "taskset", &["-c", "0", "python3", "-c", &client]);
         assert!(server.0.wait().unwrap().success());
     }
