@@ -14,9 +14,9 @@ mod works;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, after, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::executor::{Health, Tapped};
@@ -155,7 +155,7 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
                 // Frames wait in the taps' buffers meanwhile. Taps that are wanted no more are closed by the scan.
                 *lock(&next.names) = lock(&works.names).clone();
                 next.senders.follow(&works.senders);
-                past.leaving.push(std::mem::replace(&mut works, next).leave(Instant::now() + FINISH_WITHIN));
+                past.leaving.push(std::mem::replace(&mut works, next).leave(after(FINISH_WITHIN)));
                 scan_due = Timestamp::default();
                 if let Some(drops) = &mut drops {
                     drops.want(&works.mirror);
@@ -178,7 +178,7 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
         wait(&taps, drops.as_ref());
         see(&mut taps, drops.as_mut(), &mut works, &mut frame_bytes);
         works.executor.flush();
-        past.tend(Instant::now());
+        past.tend();
         past.earlier.tap_drops += taps.take_drops();
         *lock(shared) = report(works.report(), &past, drops.as_ref());
     }
@@ -187,9 +187,8 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
         drops.finish(&mut works, &mut frame_bytes);
     }
     past.earlier.tap_drops += taps.take_drops();
-    let until = Instant::now() + FINISH_WITHIN;
-    let last = works.leave(until);
-    past.leaving.iter().chain([&last]).for_each(|leaving| leaving.end_by(until));
+    let last = works.leave(after(FINISH_WITHIN));
+    past.leaving.iter().chain([&last]).for_each(Leaving::end);
     let leaving = std::mem::take(&mut past.leaving);
     leaving.into_iter().for_each(|leaving| past.earlier.merge(&leaving.finish()));
     *lock(shared) = report(last.finish(), &past, drops.as_ref());
@@ -205,8 +204,8 @@ struct Past {
 
 impl Past {
     /// Takes leave of those that have sent everything, and has those give up whose time is over.
-    fn tend(&mut self, now: Instant) {
-        let over: Vec<_> = self.leaving.extract_if(.., |leaving| leaving.is_over(now)).collect();
+    fn tend(&mut self) {
+        let over: Vec<_> = self.leaving.extract_if(.., |leaving| leaving.is_over()).collect();
         over.into_iter().for_each(|leaving| self.earlier.merge(&leaving.finish()));
     }
 }

@@ -16,7 +16,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 use std::{io, mem};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded, select_biased};
 
 use super::Target;
 use super::counters::{SessionCounts, Skip};
@@ -176,9 +176,14 @@ impl Senders {
         self.threads.iter().all(|thread| thread.ended.try_recv() == Err(TryRecvError::Disconnected))
     }
 
-    /// Waits for the threads to end, but not longer than `until`; whether they have.
-    pub fn ends_by(&self, until: Instant) -> bool {
-        self.threads.iter().all(|thread| thread.ended.recv_deadline(until) == Err(RecvTimeoutError::Disconnected))
+    /// Waits for the threads to end, but not longer than until a message comes; whether they have.
+    pub fn end_before(&self, over: &Receiver<Instant>) -> bool {
+        self.threads.iter().all(|thread| {
+            select_biased! {
+                recv(thread.ended) -> _ => true,
+                recv(over) -> _ => false,
+            }
+        })
     }
 
     /// From now on nothing is sent any more: what is queued is skipped and counted. It takes as long as one socket that is
@@ -323,6 +328,10 @@ pub const QUEUE_BATCHES_MAX: usize = 64;
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::{RecvTimeoutError, after};
+
     use super::*;
     use crate::mirror::encapsulate::Envelope;
     use crate::time::Timestamp;
@@ -437,7 +446,7 @@ pub(super) mod tests {
     fn what_is_given_up_is_counted() {
         let (mut senders, stall) = stalled();
         senders.close();
-        assert!(!senders.ends_by(Instant::now() + std::time::Duration::from_millis(50)) && !senders.has_ended());
+        assert!(!senders.end_before(&after(Duration::from_millis(20))) && !senders.has_ended());
         senders.give_up();
         drop(stall);
         let mut expected = SessionCounts::default();
@@ -469,7 +478,7 @@ pub(super) mod tests {
         drop(outlet);
         before.close();
         next.close();
-        let other = next.threads[1].ended.recv_timeout(std::time::Duration::from_secs(20));
+        let other = next.threads[1].ended.recv_timeout(Duration::from_secs(20));
         assert_eq!(other, Err(RecvTimeoutError::Disconnected), "it is done");
         assert!(!next.has_ended(), "one waits");
         drop(stall);

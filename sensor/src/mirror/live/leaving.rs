@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use crossbeam_channel::Receiver;
+
 use super::lock;
 use crate::mirror::counters::SessionCounts;
 use crate::mirror::report::Report;
@@ -12,30 +14,37 @@ pub(super) struct Leaving {
     senders: Senders,
     /// Without what was queued.
     before: Report,
-    until: Instant,
+    /// A message comes when its time is over.
+    over: Receiver<Instant>,
 }
 
 impl Leaving {
-    /// Sends what is queued until then; the outlets are gone.
-    pub(super) fn new(mut senders: Senders, before: Report, until: Instant) -> Self {
+    /// Sends what is queued until its time is `over`; the outlets are gone.
+    pub(super) fn new(mut senders: Senders, before: Report, over: Receiver<Instant>) -> Self {
         senders.close();
-        Self { senders, before, until }
+        Self { senders, before, over }
     }
 
     /// Whether nothing is queued any more. If its time is over it gives up, and that comes soon.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
-        if now >= self.until {
-            self.senders.give_up();
+    pub(super) fn is_over(&self) -> bool {
+        if self.over.try_recv().is_ok() {
+            self.give_up();
         }
         self.senders.has_ended()
     }
 
-    /// Waits until all is sent, or gives up.
-    pub(super) fn end_by(&self, until: Instant) {
-        if !self.senders.ends_by(until.min(self.until)) {
-            tracing::warn!("a mirror target takes its copies too slowly: what is queued for it is skipped");
-            self.senders.give_up();
+    /// Waits until all is sent, or its time is over, and it gives up.
+    pub(super) fn end(&self) {
+        if !self.senders.end_before(&self.over) {
+            self.give_up();
         }
+    }
+
+    fn give_up(&self) {
+        if !self.senders.has_ended() {
+            tracing::warn!("a mirror target takes its copies too slowly: what is still queued for it is skipped");
+        }
+        self.senders.give_up();
     }
 
     /// What became of everything so far.
@@ -58,7 +67,10 @@ fn with(mut report: Report, sent: &[SessionCounts]) -> Report {
 
 #[cfg(test)]
 mod tests {
+    use std::thread::sleep;
     use std::time::Duration;
+
+    use crossbeam_channel::{after, never};
 
     use super::*;
     use crate::mirror::Vni;
@@ -77,11 +89,11 @@ mod tests {
     #[test]
     fn a_target_that_takes_nothing_is_given_up_when_the_time_is_over() {
         let (senders, stall) = stalled();
-        let until = Instant::now() + Duration::from_secs(3600);
-        let leaving = Leaving::new(senders, before(), until);
+        let leaving = Leaving::new(senders, before(), after(Duration::from_millis(20)));
         // It is only asked, and nobody waits.
-        assert!(!leaving.is_over(until - Duration::from_millis(1)) && !leaving.report().balances());
-        assert!(!leaving.is_over(until));
+        assert!(!leaving.is_over() && !leaving.report().balances());
+        sleep(Duration::from_millis(100));
+        assert!(!leaving.is_over());
         drop(stall);
         let report = leaving.finish();
         let skipped: Vec<_> = report.sessions[0].counts.ingress.skipped().collect();
@@ -89,11 +101,23 @@ mod tests {
     }
 
     #[test]
-    fn an_end_waits_so_long_and_no_longer() {
+    fn an_end_waits_until_the_time_is_over_and_no_longer() {
         let (senders, stall) = stalled();
-        let leaving = Leaving::new(senders, before(), Instant::now() + Duration::from_secs(3600));
-        leaving.end_by(Instant::now() + Duration::from_millis(20));
+        let leaving = Leaving::new(senders, before(), after(Duration::from_millis(20)));
+        leaving.end();
         drop(stall);
-        assert!(leaving.finish().balances());
+        let report = leaving.finish();
+        assert_eq!(report.sessions[0].counts.ingress.skipped_total().packets, 3, "{report}");
+    }
+
+    #[test]
+    fn an_end_that_comes_sooner_is_not_waited_for_longer() {
+        let (senders, stall) = stalled();
+        // Nothing is really sent.
+        senders.give_up();
+        let leaving = Leaving::new(senders, before(), never());
+        drop(stall);
+        leaving.end();
+        assert!(leaving.is_over() && leaving.finish().balances());
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use crossbeam_channel::Receiver;
 use nix::net::if_::if_indextoname;
 
 use super::leaving::Leaving;
@@ -64,12 +65,12 @@ impl Works {
         Report::new(&self.mirror, &self.vnis, &counts, self.executor.unasked())
     }
 
-    /// Takes no more frames; what is queued is sent until then.
-    pub(super) fn leave(self, until: Instant) -> Leaving {
+    /// Takes no more frames; what is queued is sent until the time is over, which is told by a message.
+    pub(super) fn leave(self, over: Receiver<Instant>) -> Leaving {
         let (counts, unasked) = (self.executor.counts(), self.executor.unasked());
         drop(self.executor.into_outlet());
         let before = Report::new(&self.mirror, &self.vnis, &counts, unasked);
-        Leaving::new(self.senders, before, until)
+        Leaving::new(self.senders, before, over)
     }
 
     /// Our index of a device, if a session applies to it. An error means that it is gone.
