@@ -53,6 +53,7 @@ pub mod live;
 pub mod memory;
 mod mirrored;
 mod next_hop;
+pub mod path_size;
 pub mod pcap_outlet;
 mod probe;
 mod rate;

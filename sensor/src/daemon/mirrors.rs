@@ -68,8 +68,6 @@ enum Running {
         mirror: Box<kernel::KernelMirrors>,
         /// Sends what sessions want of dropped packets.
         drops: Option<LiveMirror>,
-        /// What it will begin with, while there is no way to a target.
-        waiting: Option<Box<(Setup, Box<dyn DropSource>)>>,
     },
 }
 
@@ -126,7 +124,8 @@ pub(super) fn prepare(setup: Option<Setup>, in_kernel: &InKernel, drops: Drops) 
 impl Mirrors {
     /// Begins, if there is something to mirror. `may_tap` says that the right to open packet sockets is kept.
     pub(super) fn start(prepared: Prepared, may_tap: bool, clock: &Clock) -> Result<Self, DaemonError> {
-        let (source, told) = match prepared.drops {
+        #[cfg_attr(not(feature = "ebpf"), expect(unused_mut, reason = "only the kernel plane changes it"))]
+        let (source, mut told) = match prepared.drops {
             Drops::NotAsked => (None, Told::NotAsked),
             Drops::Copied(source) => (Some(source), Told::Copied),
             Drops::Impossible { why } => (None, Told::Impossible { why }),
@@ -144,12 +143,18 @@ impl Mirrors {
             #[cfg(feature = "ebpf")]
             (Some(setup), Some(mut mirror)) => {
                 mirror.check(&setup).map_err(DaemonError::Mirror)?;
-                let waiting = source.map(|source| Box::new((setup, source)));
-                let mut running = Running::Kernel { mirror, drops: None, waiting };
-                if let Err(error) = running.begin_drops(clock) {
-                    tracing::warn!(%error, "copies of what is rejected can't be sent yet");
-                }
-                Some(running)
+                let health = mirror.health();
+                // The kernel mirrors all else, and flows are counted.
+                let drops = match source.map(|source| start(setup, false, Some(source), Some(health))).transpose() {
+                    Ok(drops) => drops,
+                    Err(error) => {
+                        let why = error.to_string();
+                        complain_of_drops(&why);
+                        told = Told::Impossible { why };
+                        None
+                    }
+                };
+                Some(Running::Kernel { mirror, drops })
             }
             #[cfg(not(feature = "ebpf"))]
             (Some(_), Some(never)) => match never {},
@@ -178,14 +183,11 @@ impl Mirrors {
                 mirror.go_over(LiveMirror::prepare(setup, None, (self.clock)())?);
             }
             #[cfg(feature = "ebpf")]
-            (Some(setup), Some(Running::Kernel { mirror, drops, waiting })) => {
+            (Some(setup), Some(Running::Kernel { mirror, drops })) => {
                 let health = mirror.health_of(&setup);
                 let ready =
                     drops.as_ref().map(|_| LiveMirror::prepare(setup.clone(), Some(health.clone()), (self.clock)()));
                 let ready = ready.transpose()?;
-                if let Some(waiting) = waiting {
-                    waiting.0 = setup.clone();
-                }
                 mirror.replace(setup, health)?;
                 if let (Some(drops), Some(ready)) = (drops, ready) {
                     drops.go_over(ready);
@@ -205,12 +207,8 @@ impl Mirrors {
     /// Looks after what may have changed by itself. To be called about once a second.
     pub(super) fn tend(&self) {
         #[cfg(feature = "ebpf")]
-        if let Some(running) = self.lock().as_mut() {
-            // What stands in the way was said at the start, and is said in the status.
-            running.begin_drops(&self.clock).unwrap_or_default();
-            if let Running::Kernel { mirror, .. } = running {
-                mirror.tend();
-            }
+        if let Some(Running::Kernel { mirror, .. }) = self.lock().as_mut() {
+            mirror.tend();
         }
     }
 
@@ -220,12 +218,7 @@ impl Mirrors {
         let report = running.as_ref().map(|running| match running {
             Running::Thread(mirror) => mirror.report(),
             #[cfg(feature = "ebpf")]
-            Running::Kernel { waiting: Some(_), mirror, .. } => {
-                let why = "there is no way to a target".to_owned();
-                Report { at_drop: AtDrop::Impossible { why }, ..mirror.report() }
-            }
-            #[cfg(feature = "ebpf")]
-            Running::Kernel { mirror, drops, .. } => with(mirror.report(), drops.as_ref().map(LiveMirror::report)),
+            Running::Kernel { mirror, drops } => with(mirror.report(), drops.as_ref().map(LiveMirror::report)),
         });
         report.map(|report| self.complete(report)).filter(has_sessions)
     }
@@ -258,24 +251,11 @@ const NOT_READY: &str = "this run has given up the rights that mirroring in the 
                          begins with a [[mirror.target]] is ready for sessions that come with a reload";
 
 impl Running {
-    /// Begins to send copies of dropped packets, if that waits. The thread that does it looks after itself from then on.
-    #[cfg(feature = "ebpf")]
-    fn begin_drops(&mut self, clock: &Clock) -> std::io::Result<()> {
-        let Self::Kernel { mirror, drops, waiting } = self else { return Ok(()) };
-        let Some((setup, _)) = waiting.as_deref() else { return Ok(()) };
-        LiveMirror::prepare(setup.clone(), Some(mirror.health()), clock())?;
-        if let Some((setup, source)) = waiting.take().map(|waiting| *waiting) {
-            let sight = Sight { taps: false, drops: Some(source) };
-            *drops = Some(LiveMirror::start(setup, sight, Some(mirror.health()), Arc::clone(clock))?);
-        }
-        Ok(())
-    }
-
     fn stop(self) -> Report {
         match self {
             Self::Thread(mirror) => mirror.stop(),
             #[cfg(feature = "ebpf")]
-            Self::Kernel { mirror, drops, .. } => {
+            Self::Kernel { mirror, drops } => {
                 // What was dropped at last is sent while the health of targets is known.
                 let drops = drops.map(LiveMirror::stop);
                 with(mirror.finish(), drops)

@@ -6,9 +6,8 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded};
 
 use super::executor::Health;
 use super::{HealthCheck, Question, Target};
@@ -58,37 +57,34 @@ fn watch(index: u16, target: &Target, check: &HealthCheck, health: &Health, stop
     }
 }
 
-/// Asks once. All of it must be done within the timeout.
+/// Asks once. All of it must be done within the timeout, or a tenth of it later.
 fn answers(check: &HealthCheck, address: SocketAddr) -> io::Result<()> {
-    let until = Instant::now() + check.timeout;
+    let over = after(check.timeout);
     let mut stream = TcpStream::connect_timeout(&address, check.timeout)?;
     let Question::Http(path) = &check.question else { return Ok(()) };
+    stream.set_read_timeout(Some(check.timeout / LOOKS_PER_TIMEOUT))?;
+    stream.set_write_timeout(Some(check.timeout / LOOKS_PER_TIMEOUT))?;
     let request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n", path.as_str());
-    stream.set_write_timeout(Some(left(until)?))?;
-    // It is less than any socket's buffer holds, so one write takes it.
+    // It is less than a new connection's buffer holds.
     stream.write_all(request.as_bytes())?;
     let mut line = [0; STATUS_BYTES];
     let mut missing = &mut line[..];
     while !missing.is_empty() {
-        stream.set_read_timeout(Some(left(until)?))?;
         let read = match stream.read(missing) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Err(error) => return Err(error),
         };
         missing = missing.get_mut(read..).unwrap_or_default();
+        if over.try_recv().is_ok() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
     }
     match line {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'2' | b'3', b'0'..=b'9', b'0'..=b'9'] => Ok(()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
-}
-
-/// How long it is until then; an error if it is over.
-fn left(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 /// How a target stands, and what it takes to change that.
@@ -123,11 +119,14 @@ impl Standing {
 
 /// `HTTP/1.1 200`.
 const STATUS_BYTES: usize = 12;
+/// How often, while an answer is waited for, it is asked whether the time is over.
+const LOOKS_PER_TIMEOUT: u32 = 10;
 
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
     use std::num::NonZeroU16;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -188,11 +187,16 @@ mod tests {
                 stream.write_all(&[*byte]).ok();
             }
         });
-        let began = Instant::now();
+        let began = now();
         let answer = answers(&check, address);
         let took = began.elapsed();
         assert!(answer.is_err() && took < 2 * check.timeout, "{answer:?} after {took:?}");
         server.join().unwrap();
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "these tests are about time that really passes")]
+    fn now() -> Instant {
+        Instant::now()
     }
 
     /// Twelve of them are three times the timeout.
@@ -212,7 +216,7 @@ mod tests {
         let health = Health::new(1);
         let checks = HealthChecks::start(&[checked(address, slow)], &health).unwrap();
         let (asking, _) = listener.accept().unwrap();
-        let began = Instant::now();
+        let began = now();
         drop(checks);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         // The question fails now, and nobody is told.

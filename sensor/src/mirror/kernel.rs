@@ -27,7 +27,7 @@ mod tunnel;
 pub use counters::{CopyTotals, MirrorCounters, SessionCounters, TunnelLosses, is_skip, outcome_name};
 pub use device::TUNNEL_ALIAS;
 pub use flowtap_abi::mirror::{COPY_MARK, COPY_MARK_MASK, CopyOutcome};
-pub use path::{Path, PathTooSmall};
+pub use path::Path;
 pub use plan::Plan;
 pub use programs::{MirrorSizes, ProgramsError};
 pub use refusal::{KernelMirrorError, check_host};

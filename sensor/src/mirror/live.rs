@@ -6,29 +6,32 @@
 //! bear a mark, are turned away by a filter before anything is copied.
 
 mod drops;
+mod leaving;
+mod paths;
 mod taps;
+mod works;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
-use nix::net::if_::if_indextoname;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, after, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::executor::{Health, Rates, Tapped};
-use super::health::HealthChecks;
+use super::executor::{Health, Tapped};
 use super::report::Report;
-use super::sender::{NetworkOutlet, Senders, WhenFull};
-use super::socket::TargetSocket;
-use super::{Executor, Mirror, Vni};
+use super::{Mirror, Vni};
 use crate::capture::dropped::DropSource;
 use crate::config::glob::Glob;
 use crate::feed::Clock;
 use crate::time::{NANOS_PER_SEC, Timestamp};
 use drops::Drops;
+use leaving::Leaving;
+use paths::Paths;
 use taps::Taps;
 pub use taps::{BUFFER_BYTES as TAP_BUFFER_BYTES, TAPS_MAX};
+use works::{Names, Works};
 
 /// What to mirror, and how interfaces are known.
 #[derive(Clone)]
@@ -79,10 +82,10 @@ enum Command {
 impl LiveMirror {
     /// Opens the ways to the targets and the interfaces that are there, and begins. Call it with the right to open raw
     /// and packet sockets; the thread keeps what rights the caller has. Targets are checked here, if nobody else has their
-    /// `health`.
+    /// `health`. Copies to a target without a route are skipped until there is one.
     ///
     /// # Errors
-    /// When the rights are missing, or there is no route to a target.
+    /// When the rights are missing, or threads can't be had.
     pub fn start(setup: Setup, sight: Sight, health: Option<Health>, clock: Clock) -> io::Result<Self> {
         let Ready(works) = Self::prepare(setup, health, clock())?;
         let (commands, received) = unbounded();
@@ -103,7 +106,8 @@ impl LiveMirror {
     }
 
     /// Goes over to another configuration, between two frames. What does not change goes on being tapped; what the
-    /// earlier sessions have queued is sent.
+    /// earlier sessions have queued is sent, or given up after [`FINISH_WITHIN`]; later copies to the same target wait for
+    /// that, all others don't.
     pub fn go_over(&self, ready: Ready) {
         // The thread is gone only if it has panicked, which its report shows.
         self.commands.send(Command::Replace(ready.0)).ok();
@@ -114,7 +118,7 @@ impl LiveMirror {
         lock(&self.report).clone()
     }
 
-    /// Sends what is queued, and ends.
+    /// Sends what is queued, or gives it up after [`FINISH_WITHIN`], and ends.
     pub fn stop(mut self) -> Report {
         self.commands.send(Command::Stop).ok();
         if let Some(thread) = self.thread.take() {
@@ -124,97 +128,26 @@ impl LiveMirror {
     }
 }
 
-/// The parts of a running configuration.
-struct Works {
-    executor: Executor<NetworkOutlet>,
-    senders: Senders,
-    _checks: Option<HealthChecks>,
-    mirror: Mirror,
-    vnis: Vec<Vni>,
-    watch: Vec<Glob>,
-    describe: Describe,
-    names: Names,
-}
-
-/// The names of interfaces by our index of them, shared with the executor's question for what it must know of them.
-type Names = Arc<Mutex<Vec<String>>>;
-
-impl Works {
-    fn new(setup: Setup, health: Option<Health>, now: Timestamp) -> io::Result<Self> {
-        let Setup { mirror, vnis, watch, describe, .. } = setup;
-        let sockets = mirror.targets().iter().map(TargetSocket::open).collect::<io::Result<Vec<_>>>()?;
-        for (target, socket) in mirror.targets().iter().zip(&sockets) {
-            if let Some(warning) = socket.path_warning(MTU_DEFAULT) {
-                tracing::warn!(target = target.name, "{warning}");
-            }
-        }
-        let senders = Senders::start(mirror.targets(), sockets, mirror.sessions().len())?;
-        let (health, checks) = match health {
-            Some(health) => (health, None),
-            None => {
-                let health = Health::new(mirror.targets().len());
-                let checks = HealthChecks::start(mirror.targets(), &health)?;
-                (health, Some(checks))
-            }
-        };
-        let names = Names::default();
-        let (known, by_index) = (Arc::clone(&describe), Arc::clone(&names));
-        let describe_index = Box::new(move |index: u16| {
-            let name = lock(&by_index).get(usize::from(index)).cloned()?;
-            known(&name, mtu(&name))
-        });
-        let outlet = senders.outlet(WhenFull::Skip);
-        let rates = Rates::Hold(now);
-        let executor = Executor::new(&mirror, &vnis, rates, health, describe_index, outlet);
-        Ok(Self { executor, senders, _checks: checks, mirror, vnis, watch, describe, names })
-    }
-
-    fn report(&self) -> Report {
-        let mut counts = self.executor.counts();
-        let sent = self.senders.counts();
-        counts.iter_mut().zip(lock(&sent).iter()).for_each(|(ours, theirs)| ours.merge(theirs));
-        Report::new(&self.mirror, &self.vnis, &counts, self.executor.unasked())
-    }
-
-    /// Sends what is queued, and tells what became of everything.
-    fn finish(self) -> Report {
-        let (mut counts, unasked) = (self.executor.counts(), self.executor.unasked());
-        drop(self.executor.into_outlet());
-        let sent = self.senders.finish();
-        counts.iter_mut().zip(lock(&sent).iter()).for_each(|(ours, theirs)| ours.merge(theirs));
-        Report::new(&self.mirror, &self.vnis, &counts, unasked)
-    }
-
-    /// Our index of a device, if a session applies to it. An error means that it is gone.
-    fn interface(&self, device: u32) -> nix::Result<Option<u16>> {
-        let name = if_indextoname(device)?.to_string_lossy().into_owned();
-        Ok(if self.wants(&name) { index_of(&self.names, &name) } else { None })
-    }
-
-    /// Whether a session applies to an interface that is watched.
-    fn wants(&self, name: &str) -> bool {
-        self.watch.iter().any(|pattern| pattern.matches(name)) && (self.describe)(name, MTU_DEFAULT).is_some()
-    }
-}
-
 fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<Command>, shared: &Mutex<Report>) {
     let Sight { taps: makes_taps, drops } = sight;
     let mut taps = Taps::default();
     let mut drops = drops.map(|source| Drops::new(source, makes_taps));
+    let mut paths = Paths::default();
     let mut frame_bytes = Vec::new();
-    let mut earlier = Report::default();
+    let mut past = Past::default();
     let mut scan_due = Timestamp::default();
     if let Some(drops) = &mut drops {
         drops.want(&works.mirror);
     }
     // Before the first wait: who asks at once is told, too.
-    *lock(shared) = report(&works, &earlier, drops.as_ref());
+    *lock(shared) = report(works.report(), &past, drops.as_ref());
     loop {
         match commands.try_recv() {
             Ok(Command::Replace(next)) => {
                 // Frames wait in the taps' buffers meanwhile. Taps that are wanted no more are closed by the scan.
                 *lock(&next.names) = lock(&works.names).clone();
-                earlier.merge(&std::mem::replace(&mut works, next).finish());
+                next.senders.follow(&works.senders);
+                past.leaving.push(std::mem::replace(&mut works, next).leave(after(FINISH_WITHIN)));
                 scan_due = Timestamp::default();
                 if let Some(drops) = &mut drops {
                     drops.want(&works.mirror);
@@ -227,6 +160,7 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
         if now >= scan_due || scan_due.0 > now.0 + 2 * NANOS_PER_SEC {
             if makes_taps {
                 taps.scan(&works);
+                paths.tell(&works, taps.interfaces());
             }
             if let Some(drops) = &mut drops {
                 drops.look_again();
@@ -236,24 +170,42 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
         wait(&taps, drops.as_ref());
         see(&mut taps, drops.as_mut(), &mut works, &mut frame_bytes);
         works.executor.flush();
-        earlier.tap_drops += taps.take_drops();
-        *lock(shared) = report(&works, &earlier, drops.as_ref());
+        past.tend();
+        past.earlier.tap_drops += taps.take_drops();
+        *lock(shared) = report(works.report(), &past, drops.as_ref());
     }
     see(&mut taps, drops.as_mut(), &mut works, &mut frame_bytes);
     if let Some(drops) = &mut drops {
         drops.finish(&mut works, &mut frame_bytes);
     }
-    earlier.tap_drops += taps.take_drops();
-    let mut report = works.finish();
-    report.merge(&earlier);
-    report.at_drop = drops.as_ref().map(Drops::told).unwrap_or_default();
-    *lock(shared) = report;
+    past.earlier.tap_drops += taps.take_drops();
+    let last = works.leave(after(FINISH_WITHIN));
+    past.leaving.iter().chain([&last]).for_each(Leaving::end);
+    let leaving = std::mem::take(&mut past.leaving);
+    leaving.into_iter().for_each(|leaving| past.earlier.merge(&leaving.finish()));
+    *lock(shared) = report(last.finish(), &past, drops.as_ref());
+}
+
+/// What earlier configurations have done.
+#[derive(Default)]
+struct Past {
+    earlier: Report,
+    /// Those that have still to send.
+    leaving: Vec<Leaving>,
+}
+
+impl Past {
+    /// Takes leave of those that have sent everything, and has those give up whose time is over.
+    fn tend(&mut self) {
+        let over: Vec<_> = self.leaving.extract_if(.., |leaving| leaving.is_over()).collect();
+        over.into_iter().for_each(|leaving| self.earlier.merge(&leaving.finish()));
+    }
 }
 
 /// What became of everything until now.
-fn report(works: &Works, earlier: &Report, drops: Option<&Drops>) -> Report {
-    let mut report = works.report();
-    report.merge(earlier);
+fn report(mut report: Report, past: &Past, drops: Option<&Drops>) -> Report {
+    past.leaving.iter().for_each(|leaving| report.merge(&leaving.report()));
+    report.merge(&past.earlier);
     report.at_drop = drops.map(Drops::told).unwrap_or_default();
     report
 }
@@ -292,6 +244,10 @@ fn mtu(name: &str) -> usize {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// How long a run that stops, and a configuration that is replaced, go on to send what is queued. What is left then is
+/// skipped and counted, within half a second more: a target that takes nothing must hold up neither.
+pub const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const MTU_DEFAULT: usize = 1500;

@@ -4,14 +4,19 @@
 //! its queue, and then copies are skipped and counted, or in a replay waited with. Batches come home to be used again,
 //! so nothing is allocated per packet. One queue and one thread for each target keep the order of every flow.
 
+mod thread;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 use std::{io, mem};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded, select_biased};
 
 use super::Target;
 use super::counters::{SessionCounts, Skip};
@@ -19,13 +24,23 @@ use super::encapsulate::{Path, push_datagram};
 use super::executor::{Copied, Outlet, Taken};
 use super::socket::TargetSocket;
 use crate::capture::Direction;
+use thread::TargetSender;
 
 /// The senders of all targets.
 pub struct Senders {
+    /// In step with each other.
     lanes: Vec<Lane>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
     counts: SharedCounts,
     gives_up: Arc<AtomicBool>,
+}
+
+/// The thread of one target.
+struct Thread {
+    target: (IpAddr, NonZeroU16),
+    /// Nothing ever comes: it is closed when the thread ends.
+    ended: Receiver<Infallible>,
+    handle: JoinHandle<()>,
 }
 
 /// What senders have done with copies that were queued, by session.
@@ -43,9 +58,27 @@ pub enum WhenFull {
 /// Where copies for one target are put.
 #[derive(Debug, Clone)]
 struct Lane {
-    path: Arc<Mutex<Path>>,
+    shared: Arc<Shared>,
     queue: Sender<Batch>,
     home: Receiver<Batch>,
+}
+
+/// What a thread and those who feed it know together.
+#[derive(Debug, Default)]
+struct Shared {
+    /// `None` while there never was a way.
+    path: Mutex<Option<KnownPath>>,
+    /// Whose end the thread waits for before it sends anything.
+    predecessor: Mutex<Option<Receiver<Infallible>>>,
+}
+
+/// How copies get to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownPath {
+    /// From us to the target.
+    pub path: Path,
+    /// The longest outer packet that gets there whole.
+    pub mtu: usize,
 }
 
 /// Datagrams on their way to a thread.
@@ -67,32 +100,50 @@ struct Item {
 }
 
 impl Senders {
-    /// Starts a thread for each of `sockets`, which are those of `targets`.
+    /// Starts a thread for each of `sockets`, which are those of `targets`. One that is `None` has no way yet, and its
+    /// thread looks for one.
     ///
     /// # Errors
     /// When a thread can't be had.
-    pub fn start(targets: &[Target], sockets: Vec<TargetSocket>, sessions: usize) -> io::Result<Self> {
+    pub fn start(
+        targets: &[Target],
+        sockets: Vec<impl Into<Option<TargetSocket>>>,
+        sessions: usize,
+    ) -> io::Result<Self> {
         let counts: SharedCounts = Arc::new(Mutex::new(vec![SessionCounts::default(); sessions]));
         let gives_up = Arc::new(AtomicBool::new(false));
         let (mut lanes, mut threads) = (Vec::new(), Vec::new());
         for (target, socket) in targets.iter().zip(sockets) {
-            let (lane, batches, empty) = lane(socket.path());
-            let sender = TargetSender {
-                socket,
-                path: Arc::clone(&lane.path),
-                counts: Arc::clone(&counts),
-                gives_up: Arc::clone(&gives_up),
+            let socket = socket.into();
+            let (lane, batches, empty) = lane(socket.as_ref().map(TargetSocket::known_path));
+            let (shared, counts) = (Arc::clone(&lane.shared), Arc::clone(&counts));
+            let sender = TargetSender::new(target.clone(), socket, shared, counts, Arc::clone(&gives_up));
+            let (until_end, ended) = bounded(0);
+            let run = move || {
+                // Closed with the thread, however it ends.
+                let _until_end: Sender<Infallible> = until_end;
+                sender.run(&batches, &empty);
             };
-            let thread = thread::Builder::new().name(format!("mirror-{}", target.name));
-            threads.push(thread.spawn(move || sender.run(&batches, &empty))?);
+            let handle = Builder::new().name(format!("mirror-{}", target.name)).spawn(run)?;
+            threads.push(Thread { target: (target.address, target.port), ended, handle });
             lanes.push(lane);
         }
         Ok(Self { lanes, threads, counts, gives_up })
     }
 
+    /// Has these wait for the earlier senders to the same targets, so that no copy overtakes one of before. To be called
+    /// before anything is queued; the earlier ones must finish or give up.
+    pub fn follow(&self, earlier: &Self) {
+        for (lane, thread) in self.lanes.iter().zip(&self.threads) {
+            let before = earlier.threads.iter().find(|before| before.target == thread.target);
+            *lock(&lane.shared.predecessor) = before.map(|before| before.ended.clone());
+        }
+    }
+
     /// An outlet that feeds the senders. Each executor has its own.
     pub fn outlet(&self, when_full: WhenFull) -> NetworkOutlet {
-        NetworkOutlet { lanes: self.lanes.iter().cloned().map(OutletLane::new).collect(), when_full }
+        let lanes = self.lanes.iter().cloned().map(OutletLane::new).collect();
+        NetworkOutlet { lanes, when_full, counts: Arc::clone(&self.counts) }
     }
 
     /// What was done so far with copies that were queued.
@@ -100,54 +151,91 @@ impl Senders {
         Arc::clone(&self.counts)
     }
 
-    /// Sends what is queued, and ends; the outlets must be gone.
-    pub fn finish(mut self) -> SharedCounts {
-        self.lanes.clear();
-        for thread in mem::take(&mut self.threads) {
-            // One that panicked has left its counts short, which the ledger then shows.
-            thread.join().ok();
-        }
-        Arc::clone(&self.counts)
+    /// The way to each target, as far as there is one.
+    pub fn paths(&self) -> Vec<Option<KnownPath>> {
+        self.lanes.iter().map(|lane| *lock(&lane.shared.path)).collect()
     }
 
-    /// From now on nothing is sent any more: what is queued is skipped and counted.
+    /// Sends what is queued, however long that takes, and ends; the outlets must be gone.
+    pub fn finish(mut self) -> SharedCounts {
+        self.close();
+        for thread in self.threads {
+            // One that panicked has left its counts short, which the ledger then shows.
+            thread.handle.join().ok();
+        }
+        self.counts
+    }
+
+    /// Nothing more comes: each thread ends when it has sent what is queued. The outlets must be gone.
+    pub fn close(&mut self) {
+        self.lanes.clear();
+    }
+
+    /// Whether all threads have ended.
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().all(|thread| thread.ended.try_recv() == Err(TryRecvError::Disconnected))
+    }
+
+    /// Waits for the threads to end, but not longer than until a message comes; whether they have.
+    pub fn end_before(&self, over: &Receiver<Instant>) -> bool {
+        self.threads.iter().all(|thread| {
+            select_biased! {
+                recv(thread.ended) -> _ => true,
+                recv(over) -> _ => false,
+            }
+        })
+    }
+
+    /// From now on nothing is sent any more: what is queued is skipped and counted. It takes as long as one socket that is
+    /// full is waited for.
     pub fn give_up(&self) {
         self.gives_up.store(true, Ordering::Relaxed);
     }
 }
 
-fn lane(path: Path) -> (Lane, Receiver<Batch>, Sender<Batch>) {
+fn lane(path: Option<KnownPath>) -> (Lane, Receiver<Batch>, Sender<Batch>) {
     let (queue, batches) = bounded(QUEUE_BATCHES_MAX);
     // Every batch there is can come home at once.
     let (empty, home) = bounded(QUEUE_BATCHES_MAX + 2);
-    (Lane { path: Arc::new(Mutex::new(path)), queue, home }, batches, empty)
+    let shared = Arc::new(Shared { path: Mutex::new(path), predecessor: Mutex::default() });
+    (Lane { shared, queue, home }, batches, empty)
 }
 
 /// Feeds senders.
 pub struct NetworkOutlet {
     lanes: Vec<OutletLane>,
     when_full: WhenFull,
+    counts: SharedCounts,
 }
 
 struct OutletLane {
     lane: Lane,
-    /// As of the last batch.
-    path: Path,
+    /// As of the last batch, or, while there is none, of the last flush.
+    path: Option<KnownPath>,
     batch: Batch,
 }
 
 impl Outlet for NetworkOutlet {
     fn take(&mut self, copy: &Copied<'_>) -> Result<Taken, Skip> {
         let lane = self.lanes.get_mut(usize::from(copy.target)).ok_or(Skip::NoTarget)?;
+        let KnownPath { path, .. } = lane.path.ok_or(Skip::Unreachable)?;
         if lane.batch.is_full() && !lane.hand_over(self.when_full) {
             return Err(Skip::QueueFull);
         }
-        lane.push(copy);
+        lane.push(path, copy);
         Ok(Taken::Queued)
+    }
+
+    fn room_bytes(&self, target: u16) -> usize {
+        let known = self.lanes.get(usize::from(target)).and_then(|lane| lane.path);
+        known.map_or(usize::MAX, |KnownPath { path, mtu }| mtu.saturating_sub(path.packet_bytes(0)))
     }
 
     fn flush(&mut self) {
         for lane in &mut self.lanes {
+            if lane.path.is_none() {
+                lane.path = *lock(&lane.lane.shared.path);
+            }
             if !lane.batch.items.is_empty() {
                 // What does not fit now goes with the next flush, or with what comes before it.
                 lane.hand_over(self.when_full);
@@ -157,11 +245,11 @@ impl Outlet for NetworkOutlet {
 }
 
 impl Drop for NetworkOutlet {
-    /// Nothing more comes: what is left must go, or be counted, by the thread that has the counters.
+    /// Nothing more comes: what is left goes, or is counted.
     fn drop(&mut self) {
         for lane in &mut self.lanes {
-            if !lane.batch.items.is_empty() {
-                lane.hand_over(WhenFull::Wait);
+            if !lane.batch.items.is_empty() && !lane.hand_over(self.when_full) {
+                lane.batch.skip(Skip::QueueFull, &self.counts);
             }
         }
     }
@@ -169,14 +257,14 @@ impl Drop for NetworkOutlet {
 
 impl OutletLane {
     fn new(lane: Lane) -> Self {
-        let path = *lock(&lane.path);
+        let path = *lock(&lane.shared.path);
         Self { lane, path, batch: Batch::default() }
     }
 
-    fn push(&mut self, copy: &Copied<'_>) {
+    fn push(&mut self, path: Path, copy: &Copied<'_>) {
         let Batch { bytes, items } = &mut self.batch;
         let start = bytes.len();
-        push_datagram(self.path, &copy.envelope, copy.inner, bytes);
+        push_datagram(path, &copy.envelope, copy.inner, bytes);
         items.push(Item {
             range: start..bytes.len(),
             session: copy.session,
@@ -204,7 +292,7 @@ impl OutletLane {
             }
             None => {
                 self.batch = self.lane.home.try_recv().unwrap_or_default();
-                self.path = *lock(&self.lane.path);
+                self.path = *lock(&self.lane.shared.path);
                 true
             }
         }
@@ -215,107 +303,16 @@ impl Batch {
     fn is_full(&self) -> bool {
         self.items.len() >= BATCH_FRAMES_MAX || self.bytes.len() >= BATCH_BYTES_MAX
     }
-}
 
-/// The thread of one target.
-struct TargetSender {
-    socket: TargetSocket,
-    path: Arc<Mutex<Path>>,
-    counts: SharedCounts,
-    gives_up: Arc<AtomicBool>,
-}
-
-impl TargetSender {
-    fn run(mut self, batches: &Receiver<Batch>, empty: &Sender<Batch>) {
-        let ticks = crossbeam_channel::tick(REFRESH_EVERY);
-        loop {
-            match batches.recv_timeout(REFRESH_EVERY) {
-                Ok(mut batch) => {
-                    self.send(&batch);
-                    batch.bytes.clear();
-                    batch.items.clear();
-                    // Nobody is there to take it when all is over.
-                    empty.try_send(batch).ok();
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if ticks.try_recv().is_ok() {
-                self.refresh();
+    /// Counts all of it as not sent.
+    fn skip(&self, reason: Skip, counts: &Mutex<Vec<SessionCounts>>) {
+        let mut counts = lock(counts);
+        for item in &self.items {
+            if let Some(session) = counts.get_mut(usize::from(item.session)) {
+                session.of(item.direction).skip(reason, 1, item.wire_bytes);
             }
         }
     }
-
-    /// Looks at the path again, and says what has become of it.
-    fn refresh(&mut self) {
-        let before = self.socket.path_mtu();
-        // Without a route nothing arrives, and every copy is counted as unreachable.
-        if self.socket.refresh().is_ok() {
-            *lock(&self.path) = self.socket.path();
-        }
-        let now = self.socket.path_mtu();
-        if now != before {
-            tracing::warn!(before, now, "the path to a mirror target takes packets of another size");
-        }
-    }
-
-    /// Sends a batch in runs of datagrams that go the same way.
-    fn send(&mut self, batch: &Batch) {
-        let mut settled = vec![Err(Skip::Refused); batch.items.len()];
-        let header_bytes = self.socket.path().ip_header_bytes();
-        let mut at = 0;
-        while let Some(first) = batch.items.get(at) {
-            let way = self.way(first, header_bytes);
-            let rest = batch.items.get(at..).unwrap_or_default();
-            let run = rest.iter().take_while(|item| self.way(item, header_bytes) == way).count();
-            let items = rest.get(..run).unwrap_or_default();
-            let mut settle = |number: usize, outcome| {
-                if let Some(place) = settled.get_mut(at + number) {
-                    *place = outcome;
-                }
-            };
-            match way {
-                _ if self.gives_up.load(Ordering::Relaxed) => {
-                    (0..run).for_each(|number| settle(number, Err(Skip::QueueFull)));
-                }
-                Way::TooBig => (0..run).for_each(|number| settle(number, Err(Skip::TooBig))),
-                Way::Whole | Way::Fragmented => {
-                    let fragmented = way == Way::Fragmented;
-                    let datagram = |item: &Item| batch.bytes.get(item.range.clone()).unwrap_or_default();
-                    let datagrams: Vec<_> = items.iter().map(datagram).collect();
-                    self.socket.send(&datagrams, fragmented, |number, outcome| {
-                        settle(number, outcome.map(|()| fragmented));
-                    });
-                }
-            }
-            at += run;
-        }
-        let mut counts = lock(&self.counts);
-        for (item, outcome) in batch.items.iter().zip(settled) {
-            let Some(session) = counts.get_mut(usize::from(item.session)) else { continue };
-            let counts = session.of(item.direction);
-            match outcome {
-                Ok(fragmented) => counts.sent(item.wire_bytes, item.inner_bytes, item.is_partial, fragmented),
-                Err(reason) => counts.skip(reason, 1, item.wire_bytes),
-            }
-        }
-    }
-
-    fn way(&self, item: &Item, header_bytes: usize) -> Way {
-        match (header_bytes + item.range.len() <= self.socket.path_mtu(), item.may_fragment) {
-            (true, _) => Way::Whole,
-            (false, true) => Way::Fragmented,
-            (false, false) => Way::TooBig,
-        }
-    }
-}
-
-/// How a datagram goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Whole,
-    Fragmented,
-    TooBig,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -330,16 +327,46 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 pub const QUEUE_BATCHES_MAX: usize = 64;
 /// What they hold together at most.
 pub const QUEUE_BYTES_MAX: usize = QUEUE_BATCHES_MAX * (BATCH_BYTES_MAX + u16::MAX as usize);
-/// How often the path is looked at.
-const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::{RecvTimeoutError, after};
+
     use super::*;
     use crate::mirror::encapsulate::Envelope;
     use crate::time::Timestamp;
 
-    const PATH: Path = Path::V4 { src: std::net::Ipv4Addr::LOCALHOST, dst: std::net::Ipv4Addr::LOCALHOST };
+    const PATH: KnownPath = KnownPath {
+        path: Path::V4 { src: std::net::Ipv4Addr::LOCALHOST, dst: std::net::Ipv4Addr::LOCALHOST },
+        mtu: 65_535,
+    };
+
+    /// Senders of one session to a target that takes nothing until what is returned is dropped, and three copies that wait,
+    /// of 60 bytes each.
+    pub(in crate::mirror) fn stalled() -> (Senders, Sender<Infallible>) {
+        let target = Target {
+            name: "ids".to_owned(),
+            address: IpAddr::from([127, 0, 0, 1]),
+            port: NonZeroU16::MIN,
+            encapsulation: Default::default(),
+            weight: Default::default(),
+            health_check: None,
+        };
+        let senders = Senders::start(&[target], vec![None::<TargetSocket>], 1).unwrap();
+        let (stall, stalled) = bounded(0);
+        *lock(&senders.lanes[0].shared.predecessor) = Some(stalled);
+        let mut outlet = senders.outlet(WhenFull::Skip);
+        outlet.lanes[0].path = Some(PATH);
+        (0..3).for_each(|_| assert_eq!(outlet.take(&copy(&[0; 60])), Ok(Taken::Queued)));
+        (senders, stall)
+    }
+
+    fn outlet(lane: Lane) -> NetworkOutlet {
+        let counts = Arc::new(Mutex::new(vec![SessionCounts::default()]));
+        NetworkOutlet { lanes: vec![OutletLane::new(lane)], when_full: WhenFull::Skip, counts }
+    }
 
     fn copy(inner: &[u8]) -> Copied<'_> {
         Copied {
@@ -358,8 +385,8 @@ mod tests {
     /// M9: nobody takes anything from the queue.
     #[test]
     fn a_queue_that_nobody_empties_is_bounded_and_skips() {
-        let (lane, batches, _empty) = lane(PATH);
-        let mut outlet = NetworkOutlet { lanes: vec![OutletLane::new(lane)], when_full: WhenFull::Skip };
+        let (lane, batches, _empty) = lane(Some(PATH));
+        let mut outlet = outlet(lane);
         let outcomes: Vec<_> = (0..20_000).map(|_| outlet.take(&copy(&[0; 60]))).collect();
         let queued = outcomes.iter().filter(|outcome| **outcome == Ok(Taken::Queued)).count();
         assert_eq!(queued, (QUEUE_BATCHES_MAX + 1) * BATCH_FRAMES_MAX, "the queue, and the batch that is being filled");
@@ -377,12 +404,88 @@ mod tests {
 
     #[test]
     fn large_copies_fill_a_batch_too() {
-        let (lane, batches, _empty) = lane(PATH);
-        let mut outlet = NetworkOutlet { lanes: vec![OutletLane::new(lane)], when_full: WhenFull::Skip };
+        let (lane, batches, _empty) = lane(Some(PATH));
+        let mut outlet = outlet(lane);
         let large = vec![0; 60_000];
         (0..6).for_each(|_| assert_eq!(outlet.take(&copy(&large)), Ok(Taken::Queued)));
         outlet.flush();
         let sizes: Vec<_> = batches.try_iter().map(|batch| batch.items.len()).collect();
         assert_eq!(sizes, [5, 1]);
+    }
+
+    #[test]
+    fn what_is_left_when_the_queue_is_full_is_counted() {
+        let (lane, batches, _empty) = lane(Some(PATH));
+        let mut outlet = outlet(lane);
+        let counts = Arc::clone(&outlet.counts);
+        let queued = (QUEUE_BATCHES_MAX + 1) * BATCH_FRAMES_MAX;
+        (0..queued).for_each(|_| assert_eq!(outlet.take(&copy(&[0; 60])), Ok(Taken::Queued)));
+        // Nobody waits here, as nobody takes anything.
+        drop(outlet);
+        assert_eq!(batches.len(), QUEUE_BATCHES_MAX);
+        let mut expected = SessionCounts::default();
+        expected.ingress.skip(Skip::QueueFull, BATCH_FRAMES_MAX as u64, 60 * BATCH_FRAMES_MAX as u64);
+        assert_eq!(lock(&counts).as_slice(), [expected]);
+    }
+
+    #[test]
+    fn without_a_way_copies_are_skipped_until_there_is_one() {
+        let (lane, batches, _empty) = lane(None);
+        let shared = Arc::clone(&lane.shared);
+        let mut outlet = outlet(lane);
+        assert_eq!(outlet.take(&copy(&[0; 60])), Err(Skip::Unreachable));
+        assert_eq!(outlet.room_bytes(0), usize::MAX, "nothing is known");
+        *lock(&shared.path) = Some(KnownPath { mtu: 1500, ..PATH });
+        outlet.flush();
+        assert_eq!(outlet.take(&copy(&[0; 60])), Ok(Taken::Queued));
+        // IP, UDP and VXLAN take 20 + 8 + 8 of it.
+        assert_eq!((outlet.room_bytes(0), outlet.room_bytes(1)), (1464, usize::MAX));
+        outlet.flush();
+        assert_eq!(batches.try_iter().map(|batch| batch.items.len()).sum::<usize>(), 1);
+    }
+
+    #[test]
+    fn what_is_given_up_is_counted() {
+        let (mut senders, stall) = stalled();
+        senders.close();
+        assert!(!senders.end_before(&after(Duration::from_millis(20))) && !senders.has_ended());
+        senders.give_up();
+        drop(stall);
+        let mut expected = SessionCounts::default();
+        expected.ingress.skip(Skip::QueueFull, 3, 180);
+        assert_eq!(lock(&senders.finish()).as_slice(), [expected]);
+    }
+
+    /// So that no copy overtakes one of before; those to other targets have nothing to wait for.
+    #[test]
+    fn a_sender_waits_for_its_predecessor_alone() {
+        let (mut before, stall) = stalled();
+        let target = |last| Target {
+            name: "next".to_owned(),
+            address: IpAddr::from([127, 0, 0, last]),
+            port: NonZeroU16::MIN,
+            encapsulation: Default::default(),
+            weight: Default::default(),
+            health_check: None,
+        };
+        let mut next = Senders::start(&[target(1), target(2)], vec![None::<TargetSocket>, None], 1).unwrap();
+        next.follow(&before);
+        // Nothing is really sent.
+        next.give_up();
+        let mut outlet = next.outlet(WhenFull::Skip);
+        for at in [0, 1] {
+            outlet.lanes[at].path = Some(PATH);
+            outlet.take(&Copied { target: at as u16, ..copy(&[0; 60]) }).unwrap();
+        }
+        drop(outlet);
+        before.close();
+        next.close();
+        let other = next.threads[1].ended.recv_timeout(Duration::from_secs(20));
+        assert_eq!(other, Err(RecvTimeoutError::Disconnected), "it is done");
+        assert!(!next.has_ended(), "one waits");
+        drop(stall);
+        before.finish();
+        let counts = next.finish();
+        assert_eq!(lock(&counts)[0].total().skipped_total().packets, 2);
     }
 }

@@ -16,6 +16,7 @@
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt as nix_option};
@@ -30,6 +31,7 @@ use super::counters::Skip;
 use super::encapsulate::Path;
 use super::frames::{Frames, Turn};
 use super::next_hop::Known;
+use super::sender::KnownPath;
 use crate::sys::socket_option::no_flow_labels;
 
 /// The way to a target.
@@ -62,15 +64,26 @@ pub struct PathWarning {
     pub path_mtu: usize,
 }
 
+/// Why there is no way to a target.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no route, which may change.
+    #[error(transparent)]
+    NoRoute(io::Error),
+    /// The socket can't be had, as for want of the right to open it.
+    #[error(transparent)]
+    NoSocket(io::Error),
+}
+
 impl TargetSocket {
     /// Opens the way. Needs the right to open raw sockets; needs no answer from the target.
     ///
     /// # Errors
     /// When the right is missing, or there is no route.
-    pub fn open(target: &Target) -> io::Result<Self> {
+    pub fn open(target: &Target) -> Result<Self, OpenError> {
         let address = SocketAddr::new(target.address, target.port.get());
-        let (probe, path, path_mtu) = probe(address)?;
-        let open = |may_fragment| raw_socket(address, path, may_fragment);
+        let (probe, path, path_mtu) = probe(address).map_err(OpenError::NoRoute)?;
+        let open = |may_fragment| raw_socket(address, path, may_fragment).map_err(OpenError::NoSocket);
         let mut way = Self {
             address,
             destination: SocketAddr::new(target.address, 0).as_any(),
@@ -95,6 +108,11 @@ impl TargetSocket {
         self.path_mtu
     }
 
+    /// Both.
+    pub fn known_path(&self) -> KnownPath {
+        KnownPath { path: self.path, mtu: self.path_mtu }
+    }
+
     /// What to say if full frames of a wire with this MTU don't fit the path.
     pub fn path_warning(&self, wire_mtu: usize) -> Option<PathWarning> {
         let needed = self.path.packet_bytes(ETHERNET_HEADER_BYTES + wire_mtu);
@@ -105,16 +123,16 @@ impl TargetSocket {
     ///
     /// # Errors
     /// When there is no route now; what was known stays.
-    pub fn refresh(&mut self) -> io::Result<()> {
+    pub fn refresh(&mut self) -> Result<(), OpenError> {
         // A new socket: one that is connected keeps the source address it was given.
         let found = probe(self.address);
         if found.is_err() {
             self.look();
         }
-        let (probe, path, path_mtu) = found?;
+        let (probe, path, path_mtu) = found.map_err(OpenError::NoRoute)?;
         if path != self.path {
-            self.whole = raw_socket(self.address, path, false)?;
-            self.fragmenting = raw_socket(self.address, path, true)?;
+            let open = |may_fragment| raw_socket(self.address, path, may_fragment).map_err(OpenError::NoSocket);
+            (self.whole, self.fragmenting) = (open(false)?, open(true)?);
         }
         (self.probe, self.path, self.path_mtu) = (probe, path, path_mtu);
         self.look();
@@ -145,23 +163,34 @@ impl TargetSocket {
     }
 
     /// Sends datagrams that begin with their UDP headers, and tells of each what became of it. Those that may be
-    /// fragmented are those that must.
-    pub fn send(&mut self, datagrams: &[&[u8]], may_fragment: bool, mut settle: impl FnMut(usize, Result<(), Skip>)) {
-        let settled = if may_fragment { 0 } else { self.send_frames(datagrams, &mut settle) };
+    /// fragmented are those that must. Once somebody `gives_up`, what would have to wait is skipped.
+    pub fn send(
+        &mut self,
+        datagrams: &[&[u8]],
+        may_fragment: bool,
+        gives_up: &AtomicBool,
+        mut settle: impl FnMut(usize, Result<(), Skip>),
+    ) {
+        let settled = if may_fragment { 0 } else { self.send_frames(datagrams, gives_up, &mut settle) };
         let left = datagrams.get(settled..).unwrap_or_default();
-        self.send_raw(left, may_fragment, |at, outcome| settle(settled + at, outcome));
+        self.send_raw(left, may_fragment, gives_up, |at, outcome| settle(settled + at, outcome));
     }
 
     /// Sends as many as go by frames, with the one before them that proves the way, and returns how many that was. What was
     /// sent by one socket is with the device before the other is used.
-    fn send_frames(&mut self, datagrams: &[&[u8]], settle: &mut impl FnMut(usize, Result<(), Skip>)) -> usize {
+    fn send_frames(
+        &mut self,
+        datagrams: &[&[u8]],
+        gives_up: &AtomicBool,
+        settle: &mut impl FnMut(usize, Result<(), Skip>),
+    ) -> usize {
         let known = self.known();
         let Some(frames) = &mut self.frames else { return 0 };
         frames.look_if_changed(self.address.ip(), &known);
         let mut settled = 0;
         if let (Turn::Prove, Some((first, _))) = (frames.turn(), datagrams.split_first()) {
             let mut is_sent = false;
-            self.send_raw(&[first], false, |at, outcome| {
+            self.send_raw(&[first], false, gives_up, |at, outcome| {
                 is_sent = outcome.is_ok();
                 settle(at, outcome);
             });
@@ -178,12 +207,21 @@ impl TargetSocket {
     }
 
     /// Sends by a raw socket.
-    fn send_raw(&mut self, datagrams: &[&[u8]], may_fragment: bool, mut settle: impl FnMut(usize, Result<(), Skip>)) {
+    fn send_raw(
+        &mut self,
+        datagrams: &[&[u8]],
+        may_fragment: bool,
+        gives_up: &AtomicBool,
+        mut settle: impl FnMut(usize, Result<(), Skip>),
+    ) {
         let slices: Vec<_> = datagrams.iter().map(|datagram| [IoSlice::new(datagram)]).collect();
         let mut next = 0;
         let mut has_retried = false;
         while next < slices.len() {
             let left = slices.get(next..).unwrap_or_default();
+            if gives_up.load(Ordering::Relaxed) {
+                return (next..slices.len()).for_each(|at| settle(at, Err(Skip::QueueFull)));
+            }
             let socket = if may_fragment { &self.fragmenting } else { &self.whole };
             match send_some(socket, &self.destination, left) {
                 Ok(sent) => {
@@ -319,7 +357,7 @@ const ETHERNET_HEADER_BYTES: usize = 14;
 const RETURN: u16 = 0x06;
 /// A batch, and the next.
 const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-/// How long a full socket is waited for.
+/// The longest that a full socket could be waited for. Linux tells a raw one at once that it is full (`ENOBUFS`).
 const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

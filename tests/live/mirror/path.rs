@@ -1,9 +1,12 @@
 //! Paths that full frames do not fit, and frames that are cut.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use flowtap_tests::Dir;
 
 use super::super::daemon::in_each_plane;
-use super::super::net::{datagrams, hear, inside};
+use super::super::net::{Net, datagrams, hear, inside};
 use super::{ALL, Collector, ledger, start};
 
 #[test]
@@ -42,6 +45,50 @@ fn too_small(plane: &str) {
         assert!(told, "{log}");
         assert_eq!(daemon.finish().sum("dstport=5000").0, 50);
     }
+}
+
+/// The interface that is tapped says what full frames are, and not what is usual.
+#[test]
+fn a_path_is_held_against_the_interface_that_is_tapped() {
+    in_each_plane(held_against_the_tap);
+}
+
+fn held_against_the_tap(plane: &str) {
+    let begin = |tap_mtu: &str, path_mtu: u32| -> Option<(Net, Collector)> {
+        let (net, collector) = Collector::new(path_mtu)?;
+        inside(&net.near, "ip", &["link", "set", "near0", "mtu", tap_mtu]);
+        Some((net, collector))
+    };
+    let words = "the path to mirror target `ids` has an MTU of ";
+    let Some((net, collector)) = begin("9000", 1600) else { return };
+    let dir = Dir::new();
+    let mut daemon = start(plane, &net, &dir, ALL);
+    let told = "has an MTU of 1600 bytes, and copies of full frames of near0 (MTU 9000) need 9050: they are sent in outer \
+                fragments";
+    daemon.until(|log| log.contains(told));
+    let resize = |mtu: &str| {
+        inside(&collector.namespace, "ip", &["link", "set", "ids0", "mtu", mtu]);
+        inside(&net.near, "ip", &["link", "set", "out0", "mtu", mtu]);
+    };
+    resize("9049");
+    daemon
+        .until(|log| log.contains("has an MTU of 9049 bytes, and copies of full frames of near0 (MTU 9000) need 9050"));
+    resize("9050");
+    // Only the thread says that all is well.
+    if plane == "pcap" {
+        daemon.until(|log| log.contains("has an MTU of 9050 bytes: copies of full frames of near0 fit again"));
+        resize("9100");
+        sleep(Duration::from_millis(2500));
+        assert_eq!(daemon.log().matches(words).count(), 3, "{}", daemon.log());
+    }
+    daemon.finish();
+
+    let Some((net, _collector)) = begin("1280", 1500) else { return };
+    let dir = Dir::new();
+    let daemon = start(plane, &net, &dir, ALL);
+    sleep(Duration::from_millis(2500));
+    assert!(!daemon.log().contains(words), "{}", daemon.log());
+    daemon.finish();
 }
 
 #[test]

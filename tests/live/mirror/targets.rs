@@ -1,15 +1,15 @@
 //! Targets that come and go.
 
 use std::collections::BTreeMap;
-use std::thread::sleep;
-use std::time::Duration;
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
 
 use flowtap_tests::Dir;
 use serde_json::Value;
 
 use super::super::daemon::{in_each_plane, status};
-use super::super::net::{comes_true, hear, inside, namespaced, python, until_ready};
-use super::{ALL, Collector, ledger, start};
+use super::super::net::{Net, comes_true, hear, inside, must, namespaced, python, until_ready};
+use super::{ALL, Capture, Collector, ledger, read_ledger, start};
 
 #[test]
 fn flows_of_a_dead_target_move_and_return() {
@@ -156,10 +156,8 @@ fn what_a_full_queue_behind_the_tunnel_device_drops_is_told() {
 #[test]
 fn a_target_that_takes_nothing_costs_copies_and_no_counts() {
     let Some((net, collector)) = Collector::new(1600) else { return };
-    let slow =
-        ["qdisc", "replace", "dev", "out0", "root", "tbf", "rate", "64kbit", "burst", "3000", "limit", "50000000"];
-    if !namespaced(&net.near, "tc", &slow).status().is_ok_and(|status| status.success()) {
-        return eprintln!("skipped: needs `tc` and tbf");
+    if !stall(&net) {
+        return;
     }
     let dir = Dir::new();
     let daemon = start("pcap", &net, &dir, ALL);
@@ -178,4 +176,163 @@ fn a_target_that_takes_nothing_costs_copies_and_no_counts() {
     assert!(counts.mirrored.0 > 0, "what was queued goes");
     let (before, records) = (net.kernel_packets(), daemon.finish());
     assert_eq!((records.sum("dstport=5000").0, records.sum("").0), (60_000, before));
+}
+
+/// Has the way out take eight kilobytes a second, and queue no end of them; `false`, aloud, where that can't be had.
+fn stall(net: &Net) -> bool {
+    let slow = "qdisc replace dev out0 root tbf rate 64kbit burst 3000 limit 50000000";
+    let slow: Vec<_> = slow.split(' ').collect();
+    let is_stalled = namespaced(&net.near, "tc", &slow).status().is_ok_and(|status| status.success());
+    if !is_stalled {
+        eprintln!("skipped: needs `tc` and tbf");
+    }
+    is_stalled
+}
+
+/// The queue and the socket are full, and would be for minutes.
+#[test]
+fn a_run_ends_in_time_though_a_target_takes_nothing() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    if !stall(&net) {
+        return;
+    }
+    let dir = Dir::new();
+    let daemon = start("pcap", &net, &dir, ALL);
+    let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
+    net.send(60_000, 0);
+    // What the tap has still to show.
+    assert!(comes_true(|| read_ledger(&status(&dir)).matched.0 == 60_000));
+    let (before, began) = (net.kernel_packets(), Instant::now());
+    // It checks that the end is a good one, and that all rows are there.
+    let records = daemon.finish();
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!((records.sum("dstport=5000").0, records.sum("").0), (60_000, before));
+    let log = String::from_utf8(dir.read("log.txt")).unwrap();
+    let summary = log.split("mirror    session 1 (VNI 4242): ").nth(1).unwrap_or_else(|| panic!("{log}"));
+    let words: Vec<_> = summary.split_whitespace().collect();
+    let ["60000", "matched", "=", sent, "sent", "+", skipped, "skipped;", ..] = words[..] else { panic!("{summary}") };
+    let [sent, skipped] = [sent, skipped].map(|number| number.parse::<u64>().unwrap());
+    assert!(sent + skipped == 60_000 && skipped > 10_000, "{summary}");
+    assert!(!log.contains("does not balance"), "{log}");
+}
+
+/// A session with two targets: one takes nothing, the other everything, in order, whatever the first does to a reload.
+#[test]
+fn a_target_that_takes_nothing_does_not_hold_up_a_reload_and_the_others() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    if !stall(&net) {
+        return;
+    }
+    let (near, namespace) = (&*net.near, &*collector.namespace);
+    let cable = format!("link add out1 netns {near} mtu 1600 type veth peer name ids1 netns {namespace} mtu 1600");
+    must("ip", &cable.split(' ').collect::<Vec<_>>());
+    for (namespace, name, end) in [(near, "out1", 1), (namespace, "ids1", 2)] {
+        inside(namespace, "sh", &["-ec", &format!("ip addr add 10.84.0.{end}/24 dev {name}; ip link set {name} up")]);
+    }
+    let config = ALL
+        .replace("[[mirror.filter]]", "[[mirror.target]]\nname = \"other\"\naddress = \"10.84.0.2\"\n[[mirror.filter]]")
+        .replace("target = \"ids\"", "targets = [\"ids\", \"other\"]\nmode = \"replicate\"");
+    let config = format!("{config}[flow-log]\ninterval = \"1s\"\n");
+    let dir = Dir::new();
+    let mut daemon = start("pcap", &net, &dir, &config);
+    let _listeners = (net.listener(), hear(namespace, &[4789]));
+    net.send(60_000, 0);
+    assert!(comes_true(|| read_ledger(&status(&dir)).matched.0 == 120_000));
+    sleep(Duration::from_secs(1));
+    let capture = Capture::start(namespace, "ids1", &["-Q", "in"], &dir);
+    scope(|scope| {
+        let stream = scope.spawn(|| python(&net.far, NUMBERED));
+        for (done, number) in [(1, "2"), (2, "1")] {
+            sleep(Duration::from_millis(1200));
+            dir.add("m.toml", config.replace("number = 1\n", &format!("number = {number}\n")));
+            must("kill", &["-HUP", &daemon.pid()]);
+            daemon.until(|log| log.matches("configuration read again").count() == done);
+            assert!(!stream.is_finished(), "it changes under load");
+        }
+        stream.join().unwrap();
+    });
+    let receiver = capture.receiver(1514);
+    let number = |inner: &[u8]| u32::from_be_bytes(inner[42..46].try_into().unwrap());
+    let numbers: Vec<_> = receiver.copies().iter().map(|copy| number(&copy.inner)).collect();
+    assert!(numbers.iter().copied().eq(0..4000), "{} copies", numbers.len());
+    let told = status(&dir);
+    assert_eq!(told["mirror"]["tap-drops"], 0, "{told}");
+    // What the second sessions have left behind is sent or given up: nothing of it waits any more.
+    let is_settled = || {
+        let status = status(&dir);
+        let sessions = status["mirror"]["sessions"].as_array().unwrap();
+        let second = sessions.iter().find(|session| session["number"] == 2).unwrap()["ingress"].clone();
+        let packets = |volume: &Value| volume["packets"].as_u64().unwrap();
+        let skipped: u64 = second["skipped"].as_object().unwrap().values().map(packets).sum();
+        skipped > 0 && packets(&second["matched"]) == packets(&second["mirrored"]) + skipped
+    };
+    assert!(comes_true(is_settled), "{}", status(&dir));
+    let before = net.kernel_packets();
+    let records = daemon.finish();
+    assert_eq!((records.sum("dstport=5000").0, records.sum("").0), (64_000, before));
+}
+
+/// Takes more than four seconds.
+const NUMBERED: &str = "import socket, struct, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', 4000))
+for i in range(4000): s.sendto(struct.pack('>I', i) + bytes(96), ('10.9.0.1', 5000)); time.sleep(0.001)
+";
+
+/// As at a boot before the target's network is up; then the same at a reload.
+#[test]
+fn a_target_without_a_route_costs_its_copies_until_there_is_one() {
+    let Some((net, collector)) = Collector::new(1600) else { return };
+    let route = |is_there: bool| {
+        let commands = if is_there {
+            format!(
+                "ip addr add 10.83.0.1/24 dev out0; \
+                 ip neigh replace 10.83.0.2 lladdr {} dev out0 nud permanent",
+                super::IDS_ETHER
+            )
+        } else {
+            "ip addr del 10.83.0.1/24 dev out0".to_owned()
+        };
+        inside(&net.near, "sh", &["-ec", &commands]);
+    };
+    let missing = "WARN there is no route to mirror target `ids` (10.83.0.2): Network is unreachable";
+    let found = "INFO there is a route to mirror target `ids` (10.83.0.2)";
+    route(false);
+    let dir = Dir::new();
+    let config = format!("{ALL}[flow-log]\ninterval = \"1s\"\n");
+    let mut daemon = start("pcap", &net, &dir, &config);
+    let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
+    let skipped = |dir: &Dir| {
+        let status = status(dir);
+        let sessions = status["mirror"]["sessions"].as_array().unwrap().clone();
+        let of = |session: &Value| session["ingress"]["skipped"]["unreachable"]["packets"].as_u64().unwrap_or(0);
+        sessions.iter().map(of).sum::<u64>()
+    };
+    for (at, number) in [(1, "1"), (2, "2")] {
+        if number != "1" {
+            route(false);
+            daemon.until(|log| log.matches(missing).count() == at);
+            sleep(Duration::from_millis(1200));
+            dir.add("m.toml", config.replace("number = 1\n", &format!("number = {number}\n")));
+            must("kill", &["-HUP", &daemon.pid()]);
+            daemon.until(|log| log.contains("configuration read again"));
+        }
+        // The new configuration says so as well.
+        let times = if number == "1" { 1 } else { 3 };
+        daemon.until(|log| log.matches(missing).count() == times);
+        net.send(50, 0);
+        let counts = ledger(&dir);
+        assert_eq!(
+            (counts.mirrored.0, counts.skipped.0, skipped(&dir)),
+            (50 * (at as u64 - 1), 50 * at as u64, 50 * at as u64)
+        );
+        assert_eq!(daemon.log().matches(missing).count(), times, "it is told once");
+        route(true);
+        daemon.until(|log| log.matches(found).count() == at);
+        let capture = collector.capture(&dir);
+        net.send(50, 0);
+        let receiver = capture.receiver(1514);
+        receiver.assert_content();
+        assert_eq!((receiver.copies().len(), ledger(&dir).mirrored.0), (50, 50 * at as u64));
+    }
+    assert_eq!(daemon.finish().sum("dstport=5000").0, 200);
 }

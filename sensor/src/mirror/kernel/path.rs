@@ -4,10 +4,13 @@
 //! AWS's page about MTU are these plus an inner VLAN tag.
 
 use crate::{
-    mirror::next_hop::{NextHop, WayOut},
+    mirror::{
+        next_hop::{NextHop, WayOut},
+        path_size::outer_bytes,
+    },
     netlink::Netlink,
 };
-use std::{fmt, io, net::IpAddr};
+use std::{io, net::IpAddr};
 
 /// The way to a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,35 +31,6 @@ pub struct Path {
     pub(super) direct: Option<NextHop>,
 }
 
-/// What becomes of frames that do not fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathTooSmall {
-    /// The target.
-    pub target: String,
-    /// The largest outer packet of the path.
-    pub path_mtu: u32,
-    /// A mirrored interface whose frames may be larger than fits.
-    pub interface: String,
-    /// Its MTU.
-    pub interface_mtu: u32,
-    /// What the path would have to take.
-    pub needed_mtu: u32,
-    /// Whether such frames are skipped; else their outer packets are fragmented.
-    pub skips: bool,
-}
-
-impl fmt::Display for PathTooSmall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { target, path_mtu, interface, interface_mtu, needed_mtu, skips } = self;
-        let fate = if *skips { "are skipped" } else { "are sent in outer fragments" };
-        write!(
-            f,
-            "the path to mirror target `{target}` has an MTU of {path_mtu} bytes, and copies of full frames of {interface} \
-             (MTU {interface_mtu}) need {needed_mtu}: they {fate}; raise the MTU of the path to {needed_mtu}"
-        )
-    }
-}
-
 impl Path {
     /// Asks the kernel for the way to `address`, which packets with `mark` take.
     pub(super) fn find(netlink: &mut Netlink, address: IpAddr, mark: u32) -> io::Result<Self> {
@@ -75,17 +49,4 @@ impl Path {
             frame_bytes_max: mtu.saturating_sub(outer_bytes(address)),
         })
     }
-
-    /// The outer MTU that full frames of an interface need.
-    pub(super) fn needed_mtu(address: IpAddr, interface_mtu: u32) -> u32 {
-        interface_mtu + ETHERNET_BYTES + outer_bytes(address)
-    }
 }
-
-/// Outer IP header, UDP header, VXLAN or GENEVE header.
-fn outer_bytes(address: IpAddr) -> u32 {
-    let ip = if address.is_ipv4() { 20 } else { 40 };
-    ip + 8 + 8
-}
-
-const ETHERNET_BYTES: u32 = 14;

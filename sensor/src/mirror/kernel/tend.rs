@@ -2,12 +2,18 @@
 //! somebody removes.
 
 use super::{
-    KernelMirror, KernelMirrorError, Path, PathTooSmall, TunnelLosses,
+    KernelMirror, KernelMirrorError, TunnelLosses,
     device::Sent,
     taps::Tap,
     tunnel::{Tunnel, tunnels_of},
 };
-use crate::{capture::kernel::chain, mirror::TooBig};
+use crate::{
+    capture::kernel::chain,
+    mirror::{
+        TooBig,
+        path_size::{PathTooSmall, needed_mtu},
+    },
+};
 use std::{fmt, net::IpAddr};
 
 /// Something that people should know.
@@ -206,7 +212,7 @@ impl KernelMirror {
                 let notice = match self.paths.get(usize::from(index)).and_then(Option::as_ref) {
                     None => Notice::NoRoute { target: target.name.clone(), address: target.address },
                     Some(path) => {
-                        let needed_mtu = Path::needed_mtu(target.address, largest.mtu);
+                        let needed_mtu = needed_mtu(target.address, largest.mtu);
                         if needed_mtu <= path.mtu || session.packet_length.is_some() {
                             continue;
                         }

@@ -96,6 +96,11 @@ impl Taps {
         }
     }
 
+    /// The name and the kernel's index of each interface that is tapped.
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.by_name.iter().map(|(name, tap)| (name.as_str(), tap.kernel_index))
+    }
+
     /// What can be waited for.
     pub(super) fn sockets(&self) -> impl Iterator<Item = &PacketSocket> {
         self.by_name.values().map(|tap| &tap.socket)
