@@ -275,13 +275,6 @@ pub(super) fn udp(rows: &[Row]) -> (u64, u64) {
     sums(rows).get(&("4000 5000 17".to_owned(), "ingress".to_owned())).copied().unwrap_or_default()
 }
 
-/// Whether records of intervals of two seconds came so late that the packet plane may have stood still for a whole interval.
-/// It waits two seconds behind the end of one, and when it stands still during the next but one, two seconds more. If nothing
-/// came in that, it has no row.
-pub(super) fn was_held_up(plane: &str, status: &Value) -> bool {
-    plane == "pcap" && status["delivery-lag-secs"]["max"].as_f64().unwrap() >= 4.0
-}
-
 /// How long after the end of an interval its records may come on a busy machine: the packet plane waits a good two seconds
 /// for packets that are late, and a disk may take its time.
 pub(super) const DELIVERY_SECS_MAX: u64 = 32;

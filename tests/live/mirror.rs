@@ -261,22 +261,22 @@ struct Ledger {
     own: u64,
 }
 
-/// The ledger when nothing waits any more; it must balance.
+/// The ledger when nothing waits any more: it balances, as the daemon says too, and stays as it is.
 #[track_caller]
 fn ledger(dir: &Dir) -> Ledger {
-    let mut ledger = read_ledger(&status(dir));
-    for _ in 0..20 {
+    let mut told = status(dir);
+    let balances = |told: &Value| {
+        let Ledger { matched, mirrored, skipped, .. } = read_ledger(told);
+        let says_so = told["balances"] == true && told["mirror"]["balances"] == true;
+        says_so && matched == (mirrored.0 + skipped.0, mirrored.1 + skipped.1)
+    };
+    let settled = comes_true(|| {
         sleep(Duration::from_millis(250));
-        let before = std::mem::replace(&mut ledger, read_ledger(&status(dir)));
-        if before == ledger && ledger.matched.0 == ledger.mirrored.0 + ledger.skipped.0 {
-            break;
-        }
-    }
-    let status = status(dir);
-    assert_eq!((&status["balances"], &status["mirror"]["balances"]), (&Value::Bool(true), &Value::Bool(true)));
-    let Ledger { matched, mirrored, skipped, .. } = ledger;
-    assert_eq!(matched, (mirrored.0 + skipped.0, mirrored.1 + skipped.1), "{status}");
-    ledger
+        let before = std::mem::replace(&mut told, status(dir));
+        balances(&told) && read_ledger(&before) == read_ledger(&told)
+    });
+    assert!(settled, "{told}");
+    read_ledger(&told)
 }
 
 fn read_ledger(status: &Value) -> Ledger {

@@ -106,7 +106,8 @@ impl Windows {
     }
 
     /// Closes what has been over for `grace_secs` at `now`, and opens the interval of `now`, so that an interval
-    /// without any packet closes too. What is late closes with the next interval. A clock that was set back by more
+    /// without any packet closes too; before it those since the last, if they are few: this was called late then, and if
+    /// they are many the machine slept. What is late closes with the next interval. A clock that was set back by more
     /// than two intervals closes everything, and the past is open again.
     pub fn keep_time(&mut self, now: Timestamp, grace_secs: u64, closed: &mut Vec<Window>) {
         let epoch = self.epoch_at(now);
@@ -119,6 +120,12 @@ impl Windows {
             self.closed_until_ns = self.closed_until_ns.max(last.end_ns);
             closed.append(&mut self.late);
             closed.extend(self.open.drain(..due));
+        }
+        let mut next_ns = self.open.last().map_or(0, |newest| newest.end_ns).max(self.closed_until_ns);
+        if now.0.saturating_sub(next_ns) < INTERVALS_OPEN_MAX as u64 * epoch.rhythm.length_ns() {
+            while next_ns <= now.0 {
+                next_ns = self.admit(Timestamp(next_ns), closed).end_ns;
+            }
         }
         if epoch.rhythm.interval(now).0 >= self.closed_until_ns {
             self.admit(now, closed);
@@ -269,8 +276,12 @@ mod tests {
         assert_eq!(keep_time(&mut windows, 663), NONE);
         assert_eq!(admit(&mut windows, 659 * SEC), (600, true, vec![]), "after it, late");
         assert_eq!(keep_time(&mut windows, 722), [600, 660], "what is late closes with the next interval, before it");
+        // Nobody asked in time: those between close as well, each in its turn.
+        assert_eq!(keep_time(&mut windows, 955), [720]);
+        assert_eq!(keep_time(&mut windows, 955), [780, 840]);
+        assert_eq!(keep_time(&mut windows, 962), [900]);
         // The machine slept: the interval it fell asleep in closes, none of those between is made up.
-        assert_eq!(keep_time(&mut windows, 9_000), [720]);
+        assert_eq!(keep_time(&mut windows, 9_000), [960]);
         assert_eq!(keep_time(&mut windows, 9_062), [9_000]);
     }
 
