@@ -100,8 +100,13 @@ impl Transfer<'_> {
         let largest = originals.frames().iter().map(Vec::len).max().unwrap_or_default();
         assert!(largest > wire_bytes, "{plane}: no super-packet is left to the card, but {largest} bytes");
         let receiver = capture.receiver_at(self.port, wire_bytes);
-        receiver.assert_content();
+        let ledger = ledger(&dir);
+        assert_eq!(ledger.skipped, (0, 0), "{plane}, {:?}", self.underlay);
         let copies = receiver.copies();
+        let bytes: usize = copies.iter().map(|copy| copy.inner.len()).sum();
+        let all = (copies.len() as u64, bytes as u64);
+        assert_eq!(ledger.mirrored, all, "{plane}, {:?}: sent, and arrived", self.underlay);
+        receiver.assert_content();
         let (mark, segments): (Vec<_>, Vec<_>) = copies.iter().partition(|copy| is_mark(&copy.inner));
         assert_eq!(mark.len(), 1);
         assert!(segments.iter().all(|copy| copy.vni == 4242 && copy.src_port == segments[0].src_port));
@@ -114,10 +119,6 @@ impl Transfer<'_> {
             let sent = content(if key.src_port == 6000 { 0 } else { u32::MAX });
             assert!(stream.bytes() == sent, "{plane}: {key:?} has {} bytes of {}", stream.bytes().len(), sent.len());
         }
-        let ledger = ledger(&dir);
-        let bytes: usize = copies.iter().map(|copy| copy.inner.len()).sum();
-        assert_eq!(ledger.mirrored, (copies.len() as u64, bytes as u64), "{plane}");
-        assert_eq!(ledger.skipped, (0, 0), "{plane}");
         let records = daemon.finish();
         assert_eq!(records.sum(&format!("dstport={}", self.port)), (0, 0));
         assert!(records.sum("srcport=6000").0 > 0);
