@@ -131,28 +131,43 @@ impl Transfer<'_> {
         let both = |mask: u32| {
             format!(
                 "import threading\nmask = {mask}\nown = {words}\n\
-                 def read():\n    left = len(own)\n    while left: calm(); left -= len(s.recv(32768))\n\
+                 def read():\n    left = len(own)\n    while left: calm(); taken = len(s.recv(32768)); left -= taken; sent_on(taken)\n\
                  t = threading.Thread(target=read); t.start()\n\
-                 for at in range(0, len(own), 32768): calm(); s.sendall(own[at:at + 32768])\n\
+                 for at in range(0, len(own), 32768): calm(); s.sendall(own[at:at + 32768]); sent_on(32768)\n\
                  t.join(); s.close()\n"
             )
         };
         let at = format!("('{}', 6000)", self.server);
         // Who sends to it can't be further ahead than it lets them.
         let server = format!(
-            "{CALM}import socket, struct\n\
+            "{CALM}{SENT_ON}import socket, struct\n\
              l = socket.create_server({at}, family=socket.AF_INET6 if ':' in {at}[0] else socket.AF_INET)\n\
              for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF): l.setsockopt(socket.SOL_SOCKET, buffer, 65536)\n\
              print('ready', flush=True)\ns, _ = l.accept()\n{}",
             both(0)
         );
         let mut server = until_ready(&mut namespaced(&net.near, "taskset", &["-c", "0", "python3", "-c", &server]));
-        let client =
-            format!("def calm(): pass\nimport socket, struct\ns = socket.create_connection({at})\n{}", both(u32::MAX));
+        let client = format!(
+            "def calm(): pass\ndef sent_on(taken): pass\nimport socket, struct\ns = socket.create_connection({at})\n{}",
+            both(u32::MAX)
+        );
         inside(&net.far, "taskset", &["-c", "0", "python3", "-c", &client]);
         assert!(server.0.wait().unwrap().success());
     }
 }
+
+/// Waits until copies of nearly all that was transferred have left: the queue of who sends them has an end too. Of a full
+/// frame's copy 92 % is what is transferred.
+const SENT_ON: &str = "
+def left(): return int(open('/sys/class/net/out0/statistics/tx_bytes').read())
+begin, moved = left(), 0
+def sent_on(taken):
+    global moved
+    moved += taken
+    for _ in range(60000):
+        if (left() - begin) * 0.92 > moved - 200000: break
+        time.sleep(0.001)
+";
 
 /// What goes one way.
 fn content(mask: u32) -> Vec<u8> {
