@@ -100,8 +100,13 @@ impl Transfer<'_> {
         let largest = originals.frames().iter().map(Vec::len).max().unwrap_or_default();
         assert!(largest > wire_bytes, "{plane}: no super-packet is left to the card, but {largest} bytes");
         let receiver = capture.receiver_at(self.port, wire_bytes);
-        receiver.assert_content();
+        let ledger = ledger(&dir);
+        assert_eq!(ledger.skipped, (0, 0), "{plane}, {:?}", self.underlay);
         let copies = receiver.copies();
+        let bytes: usize = copies.iter().map(|copy| copy.inner.len()).sum();
+        let all = (copies.len() as u64, bytes as u64);
+        assert_eq!(ledger.mirrored, all, "{plane}, {:?}: sent, and arrived", self.underlay);
+        receiver.assert_content();
         let (mark, segments): (Vec<_>, Vec<_>) = copies.iter().partition(|copy| is_mark(&copy.inner));
         assert_eq!(mark.len(), 1);
         assert!(segments.iter().all(|copy| copy.vni == 4242 && copy.src_port == segments[0].src_port));
@@ -114,10 +119,6 @@ impl Transfer<'_> {
             let sent = content(if key.src_port == 6000 { 0 } else { u32::MAX });
             assert!(stream.bytes() == sent, "{plane}: {key:?} has {} bytes of {}", stream.bytes().len(), sent.len());
         }
-        let ledger = ledger(&dir);
-        let bytes: usize = copies.iter().map(|copy| copy.inner.len()).sum();
-        assert_eq!(ledger.mirrored, (copies.len() as u64, bytes as u64), "{plane}");
-        assert_eq!(ledger.skipped, (0, 0), "{plane}");
         let records = daemon.finish();
         assert_eq!(records.sum(&format!("dstport={}", self.port)), (0, 0));
         assert!(records.sum("srcport=6000").0 > 0);
@@ -130,28 +131,43 @@ impl Transfer<'_> {
         let both = |mask: u32| {
             format!(
                 "import threading\nmask = {mask}\nown = {words}\n\
-                 def read():\n    left = len(own)\n    while left: calm(); left -= len(s.recv(32768))\n\
+                 def read():\n    left = len(own)\n    while left: calm(); taken = len(s.recv(32768)); left -= taken; sent_on(taken)\n\
                  t = threading.Thread(target=read); t.start()\n\
-                 for at in range(0, len(own), 32768): calm(); s.sendall(own[at:at + 32768])\n\
+                 for at in range(0, len(own), 32768): calm(); s.sendall(own[at:at + 32768]); sent_on(32768)\n\
                  t.join(); s.close()\n"
             )
         };
         let at = format!("('{}', 6000)", self.server);
         // Who sends to it can't be further ahead than it lets them.
         let server = format!(
-            "{CALM}import socket, struct\n\
+            "{CALM}{SENT_ON}import socket, struct\n\
              l = socket.create_server({at}, family=socket.AF_INET6 if ':' in {at}[0] else socket.AF_INET)\n\
              for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF): l.setsockopt(socket.SOL_SOCKET, buffer, 65536)\n\
              print('ready', flush=True)\ns, _ = l.accept()\n{}",
             both(0)
         );
         let mut server = until_ready(&mut namespaced(&net.near, "taskset", &["-c", "0", "python3", "-c", &server]));
-        let client =
-            format!("def calm(): pass\nimport socket, struct\ns = socket.create_connection({at})\n{}", both(u32::MAX));
+        let client = format!(
+            "def calm(): pass\ndef sent_on(taken): pass\nimport socket, struct\ns = socket.create_connection({at})\n{}",
+            both(u32::MAX)
+        );
         inside(&net.far, "taskset", &["-c", "0", "python3", "-c", &client]);
         assert!(server.0.wait().unwrap().success());
     }
 }
+
+/// Waits until copies of nearly all that was transferred have left: the queue of who sends them has an end too. Of a full
+/// frame's copy 92 % is what is transferred.
+const SENT_ON: &str = "
+def left(): return int(open('/sys/class/net/out0/statistics/tx_bytes').read())
+begin, moved = left(), 0
+def sent_on(taken):
+    global moved
+    moved += taken
+    for _ in range(60000):
+        if (left() - begin) * 0.92 > moved - 200000: break
+        time.sleep(0.001)
+";
 
 /// What goes one way.
 fn content(mask: u32) -> Vec<u8> {
