@@ -173,7 +173,7 @@ impl Planner {
             let window = self.windows.admit(first.time, &mut closed);
             self.close(worker, &mut closed, plan);
             let rest = block.frames.get(start..).unwrap_or_default();
-            let same = rest.iter().take_while(|frame| self.windows.holds(&window, frame.time)).count();
+            let same = rest.iter().take_while(|frame| self.windows.holds(&window, frame.time)).count().max(1);
             plan.push(Step::Observe { frames: start..start + same, window });
             start += same;
         }
@@ -182,7 +182,7 @@ impl Planner {
             let window = self.windows.admit(first.first, &mut closed);
             self.close(worker, &mut closed, plan);
             let rest = block.counted.get(start..).unwrap_or_default();
-            let same = rest.iter().take_while(|counted| self.windows.holds(&window, counted.first)).count();
+            let same = rest.iter().take_while(|counted| self.windows.holds(&window, counted.first)).count().max(1);
             plan.push(Step::Add { counted: start..start + same, window });
             start += same;
         }

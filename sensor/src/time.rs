@@ -27,10 +27,11 @@ impl Rhythm {
     }
 
     /// First nanosecond of the interval that holds `time`, and of the next. The first interval is shorter where the
-    /// length does not divide the time it begins with.
+    /// length does not divide the time it begins with; so is the last before it, of a time before all.
     pub fn interval(&self, time: Timestamp) -> (u64, u64) {
         let start_ns = time.0 - time.0 % self.length_ns;
-        (start_ns.max(self.from.0), start_ns + self.length_ns)
+        let end_ns = start_ns + self.length_ns;
+        if time.0 < self.from.0 { (start_ns, end_ns.min(self.from.0)) } else { (start_ns.max(self.from.0), end_ns) }
     }
 }
 

@@ -123,6 +123,28 @@ fn reloads(plane: &str) {
     }
 }
 
+/// The next one is taken as soon as an interval begins by the last, when packets of the one before may still be on their way.
+#[test]
+fn reloads_in_a_row_lose_nothing() {
+    in_each_plane(reloads_in_a_row);
+}
+
+fn reloads_in_a_row(plane: &str) {
+    let Some(net) = Net::new() else { return };
+    let dir = Dir::new();
+    dir.add("flowtap.toml", "[[interface]]\nname = 'near0'\n[flow-log]\ninterval = '1s'\n");
+    let daemon = Daemon::start_in(plane, &net, &dir, &["--config", "flowtap.toml"]);
+    let _listener = net.listener();
+    let load = net.stream(250);
+    let mut taken = 0;
+    assert!(comes_true(|| {
+        taken += u32::from(ask(&dir, &["reload"]).code == Some(0));
+        taken == 5
+    }));
+    let sent = load.end();
+    assert_eq!(udp(&daemon.stop()), (sent, sent * DATAGRAM_BYTES), "no packet was lost or counted twice");
+}
+
 #[test]
 fn rights_are_given_up() {
     // Bits of capability.h: 13 is CAP_NET_RAW, 12 CAP_NET_ADMIN, 39 CAP_BPF.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Feed, Planner, Step};
 use crate::capture::{Block, Fill, Source};
-use crate::flow::interval::{GRACE_SECS, Windows};
+use crate::flow::interval::{EPOCHS_MAX, GRACE_SECS, Windows};
 use crate::ledger::FrameCounts;
 use crate::time::Timestamp;
 use crate::worker::Limits;
@@ -30,8 +30,10 @@ struct Shared {
     planner: Planner,
     /// Sources that have not ended.
     running: usize,
-    /// Those of the generation before, and those of the newest.
-    limits: [(u32, Limits); 2],
+    /// Those of the newest generation.
+    limits: (u32, Limits),
+    /// Those of earlier ones, the newest last; at most [`EPOCHS_MAX`].
+    limits_before: Vec<(u32, Limits)>,
 }
 
 impl LiveFeed {
@@ -45,7 +47,8 @@ impl LiveFeed {
             shared: Mutex::new(Shared {
                 planner: Planner::new(windows, workers),
                 running: workers,
-                limits: [newest; 2],
+                limits: newest,
+                limits_before: Vec::new(),
             }),
             ended: Condvar::new(),
             reports: (0..workers).map(|_| Mutex::default()).collect(),
@@ -66,8 +69,11 @@ impl LiveFeed {
         let mut shared = self.lock();
         let from = shared.planner.windows.change(now, interval_secs)?;
         let generation = shared.planner.windows.generation();
-        let [_, newest] = shared.limits;
-        shared.limits = [newest, (generation, limits)];
+        let before = std::mem::replace(&mut shared.limits, (generation, limits));
+        if shared.limits_before.len() >= EPOCHS_MAX {
+            shared.limits_before.remove(0);
+        }
+        shared.limits_before.push(before);
         prepare(generation, from);
         Some(from)
     }
@@ -139,8 +145,10 @@ impl Feed for LiveFeed {
     }
 
     fn limits(&self, generation: u32) -> Limits {
-        let [before, newest] = self.lock().limits;
-        if generation < newest.0 { before.1 } else { newest.1 }
+        let shared = self.lock();
+        let mut newest_first = std::iter::once(&shared.limits).chain(shared.limits_before.iter().rev());
+        let of_generation = newest_first.find(|(from, _)| *from <= generation);
+        of_generation.or(shared.limits_before.first()).unwrap_or(&shared.limits).1
     }
 
     fn report(&self, worker: usize, counts: &FrameCounts) {

@@ -18,6 +18,10 @@ pub const INTERVALS_OPEN_MAX: usize = 4;
 /// How many closed intervals may collect late packets at once.
 pub const LATE_WINDOWS_MAX: usize = 4;
 
+/// How many changes of the configuration are remembered: there is one in an interval at most, and packets of more
+/// intervals than this are not on their way at once.
+pub const EPOCHS_MAX: usize = 8;
+
 /// How long after its end an interval is closed by the clock. Covers what the kernel and a worker hold back.
 pub const GRACE_SECS: u64 = 2;
 
@@ -43,12 +47,20 @@ struct Epoch {
     rhythm: Rhythm,
 }
 
+/// An interval, and what it is counted and written by.
+#[derive(Debug, Clone, Copy)]
+struct Interval {
+    generation: u32,
+    start_ns: u64,
+    end_ns: u64,
+}
+
 /// The windows of a run. Knows times and numbers, no packets.
 #[derive(Debug)]
 pub struct Windows {
     newest: Epoch,
-    /// The one before the last change.
-    former: Option<Epoch>,
+    /// Those before it, the newest last; at most [`EPOCHS_MAX`].
+    former: Vec<Epoch>,
     /// The clock has closed all intervals before this.
     closed_until_ns: u64,
     next_serial: u64,
@@ -62,29 +74,29 @@ impl Windows {
     /// No window is open. `length_secs` is the aggregation interval, at least a second.
     pub fn new(length_secs: u32) -> Self {
         let newest = Epoch { generation: 0, rhythm: Rhythm::new(Timestamp(0), length_secs) };
-        Self { newest, former: None, closed_until_ns: 0, next_serial: 0, open: Vec::new(), late: Vec::new() }
+        Self { newest, former: Vec::new(), closed_until_ns: 0, next_serial: 0, open: Vec::new(), late: Vec::new() }
     }
 
     /// The window of a packet captured at `time`. What must close first is added to `closed`.
     pub fn admit(&mut self, time: Timestamp, closed: &mut Vec<Window>) -> Window {
-        let epoch = self.epoch_at(time);
-        let (start_ns, _) = epoch.rhythm.interval(time);
+        let interval = self.interval(time);
+        let start_ns = interval.start_ns;
         if let Some(known) = self.open.iter().find(|window| window.start_ns == start_ns) {
             return *known;
         }
         if start_ns < self.closed_until_ns {
-            return self.admit_late(epoch, time, closed);
+            return self.admit_late(interval, closed);
         }
         let full = self.open.len() >= INTERVALS_OPEN_MAX;
         let older_than_all = self.open.first().is_some_and(|oldest| start_ns < oldest.start_ns);
         if full && older_than_all {
-            return self.admit_late(epoch, time, closed);
+            return self.admit_late(interval, closed);
         }
         if full {
             closed.append(&mut self.late);
             closed.push(self.open.remove(0));
         }
-        let window = self.number(epoch, time, false);
+        let window = self.number(interval, false);
         let at = self.open.partition_point(|other| other.start_ns < start_ns);
         self.open.insert(at, window);
         window
@@ -110,10 +122,13 @@ impl Windows {
     /// they are many the machine slept. What is late closes with the next interval. A clock that was set back by more
     /// than two intervals closes everything, and the past is open again.
     pub fn keep_time(&mut self, now: Timestamp, grace_secs: u64, closed: &mut Vec<Window>) {
-        let epoch = self.epoch_at(now);
-        if now.0 + 2 * epoch.rhythm.length_ns() < self.closed_until_ns {
+        let length_ns = self.epoch_at(now).rhythm.length_ns();
+        if now.0 + 2 * length_ns < self.closed_until_ns {
             self.close_all(closed);
             self.closed_until_ns = 0;
+            // Nothing is open that began before a change, so the past is counted by the newest configuration too.
+            self.former.clear();
+            self.newest.rhythm.from = Timestamp(0);
         }
         let due = self.open.partition_point(|window| window.end_ns + grace_secs * NANOS_PER_SEC <= now.0);
         if let Some(last) = due.checked_sub(1).and_then(|at| self.open.get(at)) {
@@ -122,12 +137,12 @@ impl Windows {
             closed.extend(self.open.drain(..due));
         }
         let mut next_ns = self.open.last().map_or(0, |newest| newest.end_ns).max(self.closed_until_ns);
-        if now.0.saturating_sub(next_ns) < INTERVALS_OPEN_MAX as u64 * epoch.rhythm.length_ns() {
+        if now.0.saturating_sub(next_ns) < INTERVALS_OPEN_MAX as u64 * length_ns {
             while next_ns <= now.0 {
                 next_ns = self.admit(Timestamp(next_ns), closed).end_ns;
             }
         }
-        if epoch.rhythm.interval(now).0 >= self.closed_until_ns {
+        if self.interval(now).start_ns >= self.closed_until_ns {
             self.admit(now, closed);
         }
     }
@@ -143,7 +158,10 @@ impl Windows {
         // A packet may be ahead of the clock that reads `now`, and its interval open already.
         let from_ns = self.open.last().map_or(from_ns, |newest| newest.end_ns.max(from_ns));
         let generation = before.generation + 1;
-        self.former = Some(before);
+        if self.former.len() >= EPOCHS_MAX {
+            self.former.remove(0);
+        }
+        self.former.push(before);
         self.newest = Epoch { generation, rhythm: Rhythm::new(Timestamp(from_ns), length_secs) };
         Some(Timestamp(from_ns))
     }
@@ -158,11 +176,18 @@ impl Windows {
         self.newest.generation
     }
 
+    /// The epoch of a time; before all that are known, the oldest of them.
     fn epoch_at(&self, time: Timestamp) -> Epoch {
-        match self.former {
-            Some(former) if time.0 < self.newest.rhythm.from.0 => former,
-            Some(_) | None => self.newest,
-        }
+        let mut newest_first = std::iter::once(&self.newest).chain(self.former.iter().rev());
+        let of_time = newest_first.find(|epoch| epoch.rhythm.from.0 <= time.0);
+        *of_time.or(self.former.first()).unwrap_or(&self.newest)
+    }
+
+    /// The interval that holds a time.
+    fn interval(&self, time: Timestamp) -> Interval {
+        let Epoch { generation, rhythm } = self.epoch_at(time);
+        let (start_ns, end_ns) = rhythm.interval(time);
+        Interval { generation, start_ns, end_ns }
     }
 
     /// Closes all windows, the oldest first.
@@ -171,24 +196,22 @@ impl Windows {
         closed.append(&mut self.open);
     }
 
-    fn admit_late(&mut self, epoch: Epoch, time: Timestamp, closed: &mut Vec<Window>) -> Window {
-        let (start_ns, _) = epoch.rhythm.interval(time);
-        if let Some(known) = self.late.iter().find(|window| window.start_ns == start_ns) {
+    fn admit_late(&mut self, interval: Interval, closed: &mut Vec<Window>) -> Window {
+        if let Some(known) = self.late.iter().find(|window| window.start_ns == interval.start_ns) {
             return *known;
         }
         if self.late.len() >= LATE_WINDOWS_MAX {
             closed.push(self.late.remove(0));
         }
-        let window = self.number(epoch, time, true);
+        let window = self.number(interval, true);
         self.late.push(window);
         window
     }
 
-    fn number(&mut self, epoch: Epoch, time: Timestamp, late: bool) -> Window {
+    fn number(&mut self, Interval { generation, start_ns, end_ns }: Interval, late: bool) -> Window {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let (start_ns, end_ns) = epoch.rhythm.interval(time);
-        Window { serial, start_ns, end_ns, generation: epoch.generation, late }
+        Window { serial, start_ns, end_ns, generation, late }
     }
 }
 
@@ -322,7 +345,68 @@ mod tests {
         assert_eq!(windows.change(Timestamp(659 * SEC), 60), Some(Timestamp(720 * SEC)));
     }
 
+    /// As after two reloads, the second at the beginning of an interval.
+    #[test]
+    fn packets_that_come_after_two_changes_belong_to_the_intervals_before_them() {
+        let mut windows = Windows::new(10);
+        keep_time(&mut windows, 615);
+        assert_eq!(windows.change(Timestamp(615 * SEC), 7), Some(Timestamp(620 * SEC)));
+        assert_eq!(windows.change(Timestamp(620 * SEC), 5), Some(Timestamp(623 * SEC)), "7 divides 623");
+        let mut closed = Vec::new();
+        let mut parts = |secs: u64| {
+            let window = windows.admit(Timestamp(secs * SEC), &mut closed);
+            (window.start_ns / SEC, window.end_ns / SEC, window.generation)
+        };
+        let before = [(619, (610, 620, 0)), (620, (620, 623, 1)), (622, (620, 623, 1)), (623, (623, 625, 2))];
+        for (secs, expected) in before {
+            assert_eq!(parts(secs), expected);
+        }
+    }
+
+    #[test]
+    fn a_clock_set_back_before_a_change_lets_another_one_come() {
+        let mut windows = Windows::new(60);
+        keep_time(&mut windows, 7_200);
+        windows.change(Timestamp(7_200 * SEC), 30);
+        keep_time(&mut windows, 7_262);
+        keep_time(&mut windows, 7_322);
+        keep_time(&mut windows, 3_600);
+        assert_eq!(
+            windows.change(Timestamp(3_601 * SEC), 10),
+            Some(Timestamp(3_630 * SEC)),
+            "30 s since the first change"
+        );
+    }
+
     proptest! {
+        /// However often intervals change, and whatever clock or packets say.
+        #[test]
+        fn every_window_holds_what_it_is_given_for(
+            steps in proptest::collection::vec((0..4_u8, 0..1_000_u64, 1..20_u32), 1..300)
+        ) {
+            let mut windows = Windows::new(10);
+            let mut closed = Vec::new();
+            let mut clock_secs = 500;
+            for (step, secs, length_secs) in steps {
+                match step {
+                    0 => {
+                        windows.change(Timestamp(clock_secs * SEC), length_secs);
+                    }
+                    1 => {
+                        clock_secs += secs % 12;
+                        windows.keep_time(Timestamp(clock_secs * SEC), GRACE_SECS, &mut closed);
+                    }
+                    2 if secs < 10 => clock_secs = 500 + secs,
+                    _ => {
+                        let time = Timestamp(secs * SEC);
+                        let window = windows.admit(time, &mut closed);
+                        prop_assert!(windows.holds(&window, time), "{time:?}: {window:?}");
+                    }
+                }
+                prop_assert!(windows.former.len() <= EPOCHS_MAX);
+            }
+        }
+
         #[test]
         fn every_packet_gets_its_own_interval_and_every_window_closes_once(times in proptest::collection::vec(0..3_000_u64, 1..300)) {
             let mut windows = Windows::new(60);

@@ -7,7 +7,7 @@
 //!
 //! The source waits at most [`WAIT_MILLIS`], and brings at most [`COUNTED_MAX`] counts and a batch in a block.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,8 +90,8 @@ pub struct KernelSource {
     roster: Roster,
     devices: Devices,
     rhythm: Rhythm,
-    /// What comes after it, once told.
-    rhythm_next: Option<Rhythm>,
+    /// What comes after it, once told, in its order.
+    rhythms_next: VecDeque<Rhythm>,
     anchor: Anchor,
     period: Period,
     draining: Option<Draining>,
@@ -157,7 +157,7 @@ impl KernelSource {
             roster,
             devices,
             rhythm: Rhythm::new(Timestamp(0), interval_secs),
-            rhythm_next: None,
+            rhythms_next: VecDeque::new(),
             anchor,
             period: Period { from: now.wall, until: now.wall, turn_ns: 0 },
             draining: None,
@@ -183,7 +183,7 @@ impl KernelSource {
                         self.roster.detach(interface, now);
                     }
                 }
-                Order::Rhythm(rhythm) => self.rhythm_next = Some(rhythm),
+                Order::Rhythm(rhythm) => self.rhythms_next.push_back(rhythm),
                 Order::Stop => self.stops = true,
             }
         }
@@ -225,7 +225,7 @@ impl KernelSource {
 
     /// Tells the programs when the period that begins at `from` ends.
     fn begin_period(&mut self, from: Timestamp) -> Result<(), super::DrainError> {
-        if let Some(next) = self.rhythm_next.take_if(|next| from >= next.from) {
+        while let Some(next) = self.rhythms_next.pop_front_if(|next| from >= next.from) {
             self.rhythm = next;
         }
         let (_, interval_end_ns) = self.rhythm.interval(from);
