@@ -137,7 +137,7 @@ impl Tables {
     }
 
     /// Writes the lists of an interface, both directions. `services` are the addresses that it knows services by, each with
-    /// its [`known`](flowtap_abi::mirror::known) role.
+    /// its [`known`] role.
     pub(super) fn write_interface(
         &mut self,
         generation: &mut Generation,
