@@ -16,10 +16,10 @@ mod tagged;
 mod targets;
 mod transfer;
 
-use std::fs;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
+use std::{env, fs};
 
 use flowtap_tests::Dir;
 use flowtap_tests::mirror::{Receiver, read_pcap};
@@ -36,6 +36,33 @@ struct Collector {
 impl Collector {
     /// The tapped cable, and the way to a collector with that MTU; `None` where there can be none.
     fn new(mtu: u32) -> Option<(Net, Self)> {
+        Self::behind(|near, namespace| {
+            let cable = format!(
+                "link add out0 netns {near} address {OUT_ETHER} mtu {mtu} type veth \
+                 peer name ids0 netns {namespace} address {IDS_ETHER} mtu {mtu}"
+            );
+            must("ip", &cable.split_whitespace().collect::<Vec<_>>());
+        })
+    }
+
+    /// The same with two cards and what joins them; `None`, aloud, where `FLOWTAP_CARDS` doesn't name them. They are used
+    /// up by this: they come back under other names.
+    fn with_cards(mtu: u32) -> Option<(Net, Self)> {
+        let Ok(cards) = env::var("FLOWTAP_CARDS") else {
+            eprintln!("skipped: needs two cards that a cable joins, named in FLOWTAP_CARDS");
+            return None;
+        };
+        Self::behind(|near, namespace| {
+            let ends = [(near, "out0", OUT_ETHER), (namespace, "ids0", IDS_ETHER)];
+            for (card, (namespace, name, ether)) in cards.split(' ').zip(ends) {
+                must("ip", &["link", "set", card, "netns", namespace, "name", name]);
+                inside(namespace, "ip", &["link", "set", name, "address", ether, "mtu", &mtu.to_string()]);
+            }
+        })
+    }
+
+    /// With the way to the collector that `joins` the two namespaces makes.
+    fn behind(joins: impl FnOnce(&str, &str)) -> Option<(Net, Self)> {
         let net = Net::new()?;
         if !has("tcpdump", &["--version"]) {
             return None;
@@ -44,11 +71,7 @@ impl Collector {
         let (near, namespace) = (&*net.near, &*collector.namespace);
         must("ip", &["netns", "add", namespace]);
         inside(namespace, "sh", &["-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6"]);
-        let cable = format!(
-            "link add out0 netns {near} address {OUT_ETHER} mtu {mtu} type veth \
-             peer name ids0 netns {namespace} address {IDS_ETHER} mtu {mtu}"
-        );
-        must("ip", &cable.split_whitespace().collect::<Vec<_>>());
+        joins(near, namespace);
         for (namespace, name, end, other, ether) in
             [(near, "out0", 1, 2, IDS_ETHER), (namespace, "ids0", 2, 1, OUT_ETHER)]
         {
