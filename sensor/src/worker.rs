@@ -172,7 +172,8 @@ impl<'a> Worker<'a> {
                 plan.iter().rposition(|step| !matches!(step, Step::Close(_))).map_or(0, |last| last + 1);
             let (counting, closing) = plan.split_at(counting_ends);
             counting.iter().try_for_each(|step| self.take(step, &block))?;
-            // Before windows close: whoever is told of their rows finds their packets counted.
+            // Before windows close at the end of a plan, as nearly all do: whoever is told of their rows finds their packets
+            // counted.
             self.feed.report(self.number, &self.counts);
             closing.iter().try_for_each(|step| self.take(step, &block))?;
             if fill == Fill::End {

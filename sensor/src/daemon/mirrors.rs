@@ -386,7 +386,13 @@ mod kernel {
                 }
             }
             match self.mirror.tend() {
-                Ok(notices) => notices.iter().for_each(|notice| tracing::warn!("{notice}")),
+                Ok(notices) => notices.iter().for_each(|notice| {
+                    if notice.is_good() {
+                        tracing::info!("{notice}");
+                    } else {
+                        tracing::warn!("{notice}");
+                    }
+                }),
                 Err(error) => complain(Err(error)),
             }
         }

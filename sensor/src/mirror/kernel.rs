@@ -76,6 +76,8 @@ pub struct KernelMirror {
     /// The program at that device while it is there, and why it is not.
     link_program: Option<SchedClassifierLink>,
     no_link: Option<String>,
+    /// The last generation and its plan, until its tables are clear.
+    retiring: Option<(Generation, Plan)>,
     /// Why something of the last plan is still there.
     unsettled: Option<String>,
     /// Why some copies can't be cut that should be.
@@ -126,6 +128,7 @@ impl KernelMirror {
             link: LinkDevice::reserve(bare),
             link_program: None,
             no_link: None,
+            retiring: None,
             unsettled: None,
             no_cut: None,
             segmenter: Segmenter::reserve(),
@@ -184,6 +187,8 @@ impl KernelMirror {
     /// # Errors
     /// What stands in the way of the new plan; then the old one goes on.
     pub fn replace(&mut self, plan: Plan) -> Result<(), KernelMirrorError> {
+        // What the new generation is written over must be gone.
+        self.retire()?;
         let paths = self.paths_of(&plan.mirror);
         refusal::check(&plan.mirror, &paths)?;
         let healthy = self.health_of(&plan.mirror);
@@ -198,21 +203,40 @@ impl KernelMirror {
         let before = std::mem::replace(&mut self.generation, next);
         let plan_before = std::mem::replace(&mut self.plan, plan);
         (self.paths, self.healthy) = (paths, healthy);
+        self.retiring = Some((before, plan_before));
         // The new plan is in force, so this is no error of it.
-        self.unsettled = self.retire(&before, &plan_before).err().map(|error| chain(&error));
+        self.settle_all();
         Ok(())
     }
 
-    /// Takes over what a generation counted, and away what was there for it alone.
-    fn retire(&mut self, before: &Generation, plan_before: &Plan) -> Result<(), KernelMirrorError> {
-        barrier::wait().map_err(KernelMirrorError::Barrier)?;
-        for (index, session) in (0..).zip(plan_before.mirror.sessions()) {
-            let counts = self.tables.counts(before.slot(index))?;
+    /// Leaves nothing of the last plan that the one in force does not need; what can't be done now is tried again.
+    fn settle_all(&mut self) {
+        let settled = self.retire().and_then(|()| self.settle());
+        self.unsettled = settled.err().map(|error| chain(&error));
+    }
+
+    /// Takes over what the last generation counted, and its tables away, if that was not done.
+    fn retire(&mut self) -> Result<(), KernelMirrorError> {
+        let Some((before, plan_before)) = self.retiring.take() else { return Ok(()) };
+        let counts = self.retired(&before, &plan_before);
+        let Ok(counts) = counts else {
+            self.retiring = Some((before, plan_before));
+            return counts.map(drop);
+        };
+        for (session, counts) in plan_before.mirror.sessions().iter().zip(counts) {
             let totals = self.totals.entry(identity(session)).or_default();
             totals.iter_mut().zip(&counts).for_each(|(sum, more)| add(sum, more));
         }
+        Ok(())
+    }
+
+    /// What a generation counted, when nobody counts for it any more and its tables are clear.
+    fn retired(&mut self, before: &Generation, plan: &Plan) -> Result<Vec<[CopyCounts; 2]>, KernelMirrorError> {
+        barrier::wait().map_err(KernelMirrorError::Barrier)?;
+        let slots = (0..).zip(plan.mirror.sessions()).map(|(index, _)| before.slot(index));
+        let counts = slots.map(|slot| self.tables.counts(slot)).collect::<Result<_, _>>()?;
         self.tables.clear(before)?;
-        self.settle()
+        Ok(counts)
     }
 
     /// Makes all that a plan needs beyond what is there, and puts it in force. Up to then the old one has all it needs.
@@ -225,7 +249,7 @@ impl KernelMirror {
         for (kind, completes) in tunnels_of(&plan.mirror, paths)? {
             match self.tunnels.iter().find(|tunnel| tunnel.kind == kind) {
                 // What the kernel completes is right for the old plan too.
-                Some(tunnel) if !completes => tunnel.leave_to_card(false)?,
+                Some(tunnel) if !completes => tunnel.leave_to_card(&mut self.netlink, false)?,
                 Some(_) => {}
                 None => self.make_tunnel(kind, completes)?,
             }
@@ -261,7 +285,7 @@ impl KernelMirror {
         for at in (0..self.tunnels.len()).rev() {
             let Some(tunnel) = self.tunnels.get(at) else { continue };
             if let Some((_, completes)) = wanted.iter().find(|(kind, _)| *kind == tunnel.kind) {
-                tunnel.leave_to_card(*completes)?;
+                tunnel.leave_to_card(&mut self.netlink, *completes)?;
                 continue;
             }
             self.count_losses(at)?;

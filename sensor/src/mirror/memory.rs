@@ -1,4 +1,4 @@
-//! How much memory mirroring takes at most, told before it begins.
+//! How much memory mirroring takes when its queues, buffers and tables are full, told before it begins.
 
 #[cfg(feature = "ebpf")]
 pub use kernel::map_bytes;

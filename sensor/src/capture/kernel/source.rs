@@ -225,7 +225,7 @@ impl KernelSource {
 
     /// Tells the programs when the period that begins at `from` ends.
     fn begin_period(&mut self, from: Timestamp) -> Result<(), super::DrainError> {
-        while let Some(next) = self.rhythms_next.pop_front_if(|next| from >= next.from) {
+        while let Some(next) = self.rhythms_next.pop_front_if(|next| holds_at(next, &self.rhythm, from)) {
             self.rhythm = next;
         }
         let (_, interval_end_ns) = self.rhythm.interval(from);
@@ -320,6 +320,13 @@ impl KernelSource {
     }
 }
 
+/// Whether a rhythm that comes after another holds at a time already. A change is told in the interval before it or soon
+/// after that began, so one that is further ahead was told before the clock was set back: what is counted from then on is
+/// counted by it ([`Windows::keep_time`](crate::flow::interval::Windows::keep_time)).
+fn holds_at(next: &Rhythm, before: &Rhythm, time: Timestamp) -> bool {
+    time >= next.from || next.from.0 - time.0 > 3 * before.length_ns()
+}
+
 impl Source for KernelSource {
     fn fill(&mut self, block: &mut Block) -> Result<Fill, CaptureError> {
         block.clear();
@@ -353,3 +360,17 @@ pub const COUNTED_MAX: usize = 32 * 1024;
 const WAIT_MILLIS: u64 = 250;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_holds_from_its_time_on_and_at_once_after_the_clock_was_set_back() {
+        let at = |secs: u64| Timestamp(secs * NANOS_PER_SEC);
+        let (before, next) = (Rhythm::new(at(0), 60), Rhythm::new(at(7_200), 10));
+        for (secs, holds) in [(7_199, false), (7_200, true), (7_080, false), (3_600, true)] {
+            assert_eq!(holds_at(&next, &before, at(secs)), holds, "{secs}");
+        }
+    }
+}

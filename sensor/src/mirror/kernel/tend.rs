@@ -21,7 +21,7 @@ use std::{fmt, net::IpAddr};
 pub enum Notice {
     /// Full frames do not fit the path to a target.
     PathTooSmall(PathTooSmall),
-    /// There is no route to a target, so its copies are skipped.
+    /// There is no route to a target: its flows go to other targets of their session, or their copies are skipped.
     NoRoute {
         /// Its name.
         target: String,
@@ -37,6 +37,13 @@ pub enum Notice {
     NotCut {
         /// Why.
         cause: String,
+    },
+    /// There is a route to a target again.
+    Route {
+        /// Its name.
+        target: String,
+        /// Its address.
+        address: IpAddr,
     },
     /// An interface has no link layer, and no device can be had that gives its copies one: they are skipped.
     NoLinkLayer {
@@ -69,12 +76,22 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// Whether it says that all is well again.
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Route { .. })
+    }
+}
+
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PathTooSmall(path) => path.fmt(f),
             Self::NoRoute { target, address } => {
-                write!(f, "there is no route to mirror target `{target}` ({address}): its copies are skipped")
+                write!(f, "there is no route to mirror target `{target}` ({address}): no copies go there")
+            }
+            Self::Route { target, address } => {
+                write!(f, "there is a route to mirror target `{target}` ({address}): it gets its copies")
             }
             Self::Unsettled { cause } => write!(
                 f,
@@ -138,11 +155,27 @@ impl KernelMirror {
             notices.extend(segmenter.map(|device| Notice::DeviceMadeAgain { device }));
         }
         self.write_all_targets()?;
-        self.settle_ways()?;
+        if self.unsettled.is_some() {
+            self.settle_all();
+        } else {
+            self.settle_ways()?;
+        }
         let state = self.path_notices();
+        notices.extend(self.noticed.iter().filter(|notice| !state.contains(notice)).filter_map(
+            |notice| match notice {
+                Notice::NoRoute { target, address } if self.has_target(target, *address) => {
+                    Some(Notice::Route { target: target.clone(), address: *address })
+                }
+                _ => None,
+            },
+        ));
         notices.extend(state.iter().filter(|notice| !self.noticed.contains(notice)).cloned());
         self.noticed = state;
         Ok(notices)
+    }
+
+    fn has_target(&self, name: &str, address: IpAddr) -> bool {
+        self.plan.mirror.targets().iter().any(|target| target.name == name && target.address == address)
     }
 
     /// Counts what a tunnel device lost since it was asked last; whether it is there.

@@ -190,8 +190,13 @@ impl Tunnel {
 
     /// Whether the device behind the route makes wire frames and completes checksums, from now on. A tunnel device that is
     /// gone is made again in time.
-    pub(super) fn leave_to_card(&self, completes: bool) -> Result<(), TunnelError> {
-        match interface::set_transmit_checksums(&self.device.name, completes) {
+    pub(super) fn leave_to_card(&self, netlink: &mut Netlink, completes: bool) -> Result<(), TunnelError> {
+        let state = self.device.state(netlink);
+        let done = state.and_then(|state| match state {
+            Some(state) => interface::set_transmit_checksums(&state.name, completes),
+            None => Ok(()),
+        });
+        match done {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             done => done.map_err(|cause| TunnelError::Device { name: self.device.name.clone(), cause }),
         }

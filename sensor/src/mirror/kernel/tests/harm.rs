@@ -172,7 +172,10 @@ fn a_tunnel_device_that_is_removed_is_made_again() {
     ip("link set flowtap-v4789 down");
     ip("link set flowtap-v4789 name tunnel0");
     ip("link set tunnel0 up");
+    run("ethtool", "-K tunnel0 tx on");
     assert_eq!(mirror.tend().unwrap(), []);
+    let features = std::process::Command::new("ethtool").args(["-k", "tunnel0"]).output().unwrap().stdout;
+    assert!(String::from_utf8(features).unwrap().contains("\ntx-checksumming: off\n"));
     ip("link delete tunnel0");
     datagrams(&net, 10, 100);
     assert_eq!((frames_of(&mirror), outcome(&mirror, CopyOutcome::NoDevice)), ((20, 10, 10), 10));
@@ -353,6 +356,8 @@ fn an_application_does_not_notice_what_becomes_of_its_copies() {
     // A route that comes is seen. One that goes is missed until the next look: past the IP stack copies go as they did, and
     // the tunnel device says what became of the one that was handed to it.
     ip("route add 203.0.113.9 via 10.83.0.2");
+    let notices = mirror.tend().unwrap();
+    assert!(matches!(&notices[..], [Notice::Route { .. }]), "{notices:?}");
     assert_eq!(mirror.tend().unwrap(), []);
     ip("route del 203.0.113.9");
     datagrams(&net, 10, 100);
