@@ -66,7 +66,7 @@ struct Lane {
 /// What a thread and those who feed it know together.
 #[derive(Debug, Default)]
 struct Shared {
-    /// `None` while there never was a way.
+    /// `None` while there is no way.
     path: Mutex<Option<KnownPath>>,
     /// Whose end the thread waits for before it sends anything.
     predecessor: Mutex<Option<Receiver<Infallible>>>,
@@ -226,9 +226,9 @@ impl Outlet for NetworkOutlet {
         Ok(Taken::Queued)
     }
 
-    fn room_bytes(&self, target: u16) -> usize {
-        let known = self.lanes.get(usize::from(target)).and_then(|lane| lane.path);
-        known.map_or(usize::MAX, |KnownPath { path, mtu }| mtu.saturating_sub(path.packet_bytes(0)))
+    fn room_bytes(&self, target: u16) -> Option<usize> {
+        let KnownPath { path, mtu } = self.lanes.get(usize::from(target))?.path?;
+        Some(mtu.saturating_sub(path.packet_bytes(0)))
     }
 
     fn flush(&mut self) {
@@ -434,12 +434,12 @@ pub(super) mod tests {
         let shared = Arc::clone(&lane.shared);
         let mut outlet = outlet(lane);
         assert_eq!(outlet.take(&copy(&[0; 60])), Err(Skip::Unreachable));
-        assert_eq!(outlet.room_bytes(0), usize::MAX, "nothing is known");
+        assert_eq!(outlet.room_bytes(0), None);
         *lock(&shared.path) = Some(KnownPath { mtu: 1500, ..PATH });
         outlet.flush();
         assert_eq!(outlet.take(&copy(&[0; 60])), Ok(Taken::Queued));
         // IP, UDP and VXLAN take 20 + 8 + 8 of it.
-        assert_eq!((outlet.room_bytes(0), outlet.room_bytes(1)), (1464, usize::MAX));
+        assert_eq!((outlet.room_bytes(0), outlet.room_bytes(1)), (Some(1464), None));
         outlet.flush();
         assert_eq!(batches.try_iter().map(|batch| batch.items.len()).sum::<usize>(), 1);
     }

@@ -72,7 +72,8 @@ impl TargetSender {
             Some(socket) => socket.refresh(),
             None => TargetSocket::open(&self.target).map(|socket| self.socket = Some(socket)),
         };
-        *lock(&self.shared.path) = self.socket.as_ref().map(TargetSocket::known_path);
+        let known = found.is_ok().then(|| self.socket.as_ref().map(TargetSocket::known_path));
+        *lock(&self.shared.path) = known.flatten();
         self.tell(found.err());
     }
 
