@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::executor::{Health, Tapped};
 use super::report::Report;
+use super::sender::Senders;
 use super::{Mirror, Vni};
 use crate::capture::dropped::DropSource;
 use crate::config::glob::Glob;
@@ -146,8 +147,8 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
             Ok(Command::Replace(next)) => {
                 // Frames wait in the taps' buffers meanwhile. Taps that are wanted no more are closed by the scan.
                 *lock(&next.names) = lock(&works.names).clone();
-                next.senders.follow(&works.senders);
                 past.leaving.push(std::mem::replace(&mut works, next).leave(after(FINISH_WITHIN)));
+                past.precede(&works.senders);
                 scan_due = Timestamp::default();
                 if let Some(drops) = &mut drops {
                     drops.want(&works.mirror);
@@ -195,6 +196,11 @@ struct Past {
 }
 
 impl Past {
+    /// Has senders that have nothing to send yet wait for all that have, so that copies keep their order.
+    fn precede(&self, next: &Senders) {
+        next.follow(self.leaving.iter().map(Leaving::senders));
+    }
+
     /// Takes leave of those that have sent everything, and has those give up whose time is over.
     fn tend(&mut self) {
         let over: Vec<_> = self.leaving.extract_if(.., |leaving| leaving.is_over()).collect();
@@ -251,3 +257,26 @@ pub const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const MTU_DEFAULT: usize = 1500;
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::never;
+
+    use super::*;
+    use crate::mirror::sender::tests::{senders_to, stalled, waits};
+
+    /// Two changes in a row, the first of which leaves the target out.
+    #[test]
+    fn a_configuration_waits_for_all_that_have_still_to_send() {
+        let ((first, stall), second, mut third) = (stalled(), senders_to(&[2]), senders_to(&[1]));
+        // Nothing is really sent.
+        first.give_up();
+        let leaving = [first, second].map(|senders| Leaving::new(senders, Report::default(), never()));
+        let past = Past { leaving: leaving.into(), ..Past::default() };
+        past.precede(&third);
+        third.close();
+        assert!(waits(&third, 0));
+        drop(stall);
+        third.finish();
+    }
+}
