@@ -32,7 +32,7 @@ use leaving::Leaving;
 use paths::Paths;
 use taps::Taps;
 pub use taps::{BUFFER_BYTES as TAP_BUFFER_BYTES, TAPS_MAX};
-use works::{Names, Works};
+use works::{Known, Names, Works};
 
 /// What to mirror, and how interfaces are known.
 #[derive(Clone)]
@@ -73,6 +73,8 @@ pub struct LiveMirror {
     commands: Sender<Command>,
     report: Arc<Mutex<Report>>,
     thread: Option<JoinHandle<()>>,
+    /// The targets of the configuration that was gone over to last.
+    known: Mutex<Known>,
 }
 
 enum Command {
@@ -88,28 +90,29 @@ impl LiveMirror {
     /// # Errors
     /// When the rights are missing, or threads can't be had.
     pub fn start(setup: Setup, sight: Sight, health: Option<Health>, clock: Clock) -> io::Result<Self> {
-        let Ready(works) = Self::prepare(setup, health, clock())?;
+        let works = Box::new(Works::new(setup, health, &Known::nothing(), clock())?);
         let (commands, received) = unbounded();
-        let report = Arc::new(Mutex::new(works.report()));
+        let (report, known) = (Arc::new(Mutex::new(works.report())), Mutex::new(works.known()));
         let shared = Arc::clone(&report);
         let thread = thread::Builder::new()
             .name("mirror".to_owned())
             .spawn(move || run(works, sight, &clock, &received, &shared))?;
-        Ok(Self { commands, report, thread: Some(thread) })
+        Ok(Self { commands, report, thread: Some(thread), known })
     }
 
-    /// Makes ready for another configuration; nothing changes yet.
+    /// Makes ready for another configuration; nothing changes yet. Targets that stay begin as they stand now.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn prepare(setup: Setup, health: Option<Health>, now: Timestamp) -> io::Result<Ready> {
-        Works::new(setup, health, now).map(Box::new).map(Ready)
+    pub fn prepare(&self, setup: Setup, health: Option<Health>, now: Timestamp) -> io::Result<Ready> {
+        Works::new(setup, health, &lock(&self.known), now).map(Box::new).map(Ready)
     }
 
     /// Goes over to another configuration, between two frames. What does not change goes on being tapped; what the
     /// earlier sessions have queued is sent, or given up after [`FINISH_WITHIN`]; later copies to the same target wait for
     /// that, all others don't.
     pub fn go_over(&self, ready: Ready) {
+        *lock(&self.known) = ready.0.known();
         // The thread is gone only if it has panicked, which its report shows.
         self.commands.send(Command::Replace(ready.0)).ok();
     }
