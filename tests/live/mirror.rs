@@ -280,8 +280,26 @@ struct Ledger {
     mirrored: (u64, u64),
     skipped: (u64, u64),
     too_big: u64,
+    unreachable: u64,
     fragmented: u64,
     own: u64,
+}
+
+impl Ledger {
+    fn add(&mut self, session: &Value) {
+        let add = |sum: &mut (u64, u64), volume: &Value| {
+            sum.0 += volume["packets"].as_u64().unwrap();
+            sum.1 += volume["bytes"].as_u64().unwrap();
+        };
+        for counts in [&session["ingress"], &session["egress"]] {
+            add(&mut self.matched, &counts["matched"]);
+            add(&mut self.mirrored, &counts["mirrored"]);
+            counts["skipped"].as_object().unwrap().values().for_each(|volume| add(&mut self.skipped, volume));
+            self.too_big += counts["skipped"]["too-big"]["packets"].as_u64().unwrap_or(0);
+            self.unreachable += counts["skipped"]["unreachable"]["packets"].as_u64().unwrap_or(0);
+            self.fragmented += counts["fragmented"]["packets"].as_u64().unwrap();
+        }
+    }
 }
 
 /// The ledger when nothing waits any more: it balances, as the daemon says too, and stays as it is.
@@ -305,19 +323,15 @@ fn ledger(dir: &Dir) -> Ledger {
 fn read_ledger(status: &Value) -> Ledger {
     let mirror = &status["mirror"];
     let mut ledger = Ledger { own: mirror["not-asked"]["own-copies"].as_u64().unwrap(), ..Ledger::default() };
-    let add = |sum: &mut (u64, u64), volume: &Value| {
-        sum.0 += volume["packets"].as_u64().unwrap();
-        sum.1 += volume["bytes"].as_u64().unwrap();
-    };
-    for session in mirror["sessions"].as_array().unwrap() {
-        for counts in [&session["ingress"], &session["egress"]] {
-            add(&mut ledger.matched, &counts["matched"]);
-            add(&mut ledger.mirrored, &counts["mirrored"]);
-            counts["skipped"].as_object().unwrap().values().for_each(|volume| add(&mut ledger.skipped, volume));
-            ledger.too_big += counts["skipped"]["too-big"]["packets"].as_u64().unwrap_or(0);
-            ledger.fragmented += counts["fragmented"]["packets"].as_u64().unwrap();
-        }
-    }
+    mirror["sessions"].as_array().unwrap().iter().for_each(|session| ledger.add(session));
+    ledger
+}
+
+/// What became of the frames that the sessions of one number matched.
+fn read_session(status: &Value, number: u64) -> Ledger {
+    let mut ledger = Ledger::default();
+    let sessions = status["mirror"]["sessions"].as_array().unwrap().iter();
+    sessions.filter(|session| session["number"] == number).for_each(|session| ledger.add(session));
     ledger
 }
 

@@ -104,17 +104,18 @@ impl Net {
         inside(&self.far, "python3", &["-c", &script]);
     }
 
-    /// Sends the same datagrams from now on, until it is ended.
+    /// Sends such datagrams from now on, until it is ended, which begin with their [`Stream::number`].
     pub(super) fn stream(&self, pause_micros: u32) -> Stream {
         let script = format!(
-            "import select, socket, sys\n\
+            "import select, socket, struct, sys\n\
              s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', 4000))\n\
              print('ready', flush=True); sent = 0\n\
              while not select.select([sys.stdin], [], [], {pause_micros} / 1e6)[0]:\n    \
-             s.sendto(b'x' * 100, ('10.9.0.1', 5000)); sent += 1\n\
+             s.sendto(struct.pack('>I', sent) + bytes(96), ('10.9.0.1', 5000)); sent += 1\n\
              print(sent)\n"
         );
-        Stream(until_ready(&mut namespaced(&self.far, "python3", &["-c", &script])))
+        // One processor, so that order can be judged.
+        Stream(until_ready(&mut namespaced(&self.far, "taskset", &["-c", "0", "python3", "-c", &script])))
     }
 
     /// Somebody who listens on 10.9.0.1:5000, so that no answers are sent.
@@ -189,6 +190,11 @@ impl Drop for Net {
 pub(super) struct Stream(Process);
 
 impl Stream {
+    /// The number of the datagram in a frame: they are numbered from 0 on.
+    pub(super) fn number(frame: &[u8]) -> u64 {
+        u32::from_be_bytes(frame[42..46].try_into().unwrap()).into()
+    }
+
     /// Ends it, and says how many datagrams it has sent.
     #[track_caller]
     pub(super) fn end(mut self) -> u64 {

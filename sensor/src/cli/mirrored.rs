@@ -14,6 +14,7 @@ use flowtap::config::{CapturePlane, Settings};
 use flowtap::mirror::counters::SessionCounts;
 use flowtap::mirror::executor::{Health, Rates, Tapped, Unasked};
 use flowtap::mirror::live::{Describe, Setup};
+use flowtap::mirror::path_size::too_small;
 use flowtap::mirror::pcap_outlet::PcapOutlet;
 use flowtap::mirror::report::Report;
 use flowtap::mirror::sender::{NetworkOutlet, Senders, WhenFull};
@@ -125,7 +126,7 @@ impl MirroredArgs {
             (Box::new(Mirrored::new(source, Arc::clone(&executor), None)), Way::File { executor, file })
         } else {
             mirror.check_host(&super::mirror::host_addresses()?)?;
-            let sockets = open_targets(&mirror, self.wire_mtu as usize)?;
+            let sockets = open_targets(&mirror, self.wire_mtu)?;
             let senders = Senders::start(mirror.targets(), sockets, mirror.sessions().len())?;
             let outlet = senders.outlet(WhenFull::Wait);
             let executor = Executor::new(&mirror, &vnis, Rates::Ignored, health, describe, outlet);
@@ -211,15 +212,18 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// Opens the ways to all targets, and says loudly where full frames will not fit.
-fn open_targets(mirror: &Mirror, wire_mtu: usize) -> anyhow::Result<Vec<TargetSocket>> {
+fn open_targets(mirror: &Mirror, wire_mtu: u32) -> anyhow::Result<Vec<TargetSocket>> {
     let open = |target: &flowtap::mirror::Target| {
-        let socket = TargetSocket::open(target).with_context(|| format!("mirror target `{}`", target.name))?;
-        if let Some(warning) = socket.path_warning(wire_mtu) {
-            complain(&format!("mirror target `{}`: {warning}", target.name));
-        }
-        Ok(socket)
+        TargetSocket::open(target).with_context(|| format!("mirror target `{}`", target.name))
     };
-    mirror.targets().iter().map(open).collect()
+    let sockets = mirror.targets().iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    // Which interfaces a capture has is known when it is read: sessions say which they mean.
+    let interfaces = mirror.sessions().iter().map(|session| (session.interface.as_str().to_owned(), wire_mtu));
+    let paths: Vec<_> = sockets.iter().map(|socket| u32::try_from(socket.path_mtu()).ok()).collect();
+    for path in too_small(mirror, &interfaces.collect::<Vec<_>>(), &paths) {
+        complain(&path.to_string());
+    }
+    Ok(sockets)
 }
 
 impl Mirroring {

@@ -180,14 +180,13 @@ impl Mirrors {
         let setup = setup.or_else(|| running.is_some().then(Setup::nothing));
         match (setup, running.as_mut()) {
             (Some(setup), Some(Running::Thread(mirror))) => {
-                mirror.go_over(LiveMirror::prepare(setup, None, (self.clock)())?);
+                mirror.go_over(mirror.prepare(setup, None, (self.clock)())?);
             }
             #[cfg(feature = "ebpf")]
             (Some(setup), Some(Running::Kernel { mirror, drops })) => {
                 let health = mirror.health_of(&setup);
-                let ready =
-                    drops.as_ref().map(|_| LiveMirror::prepare(setup.clone(), Some(health.clone()), (self.clock)()));
-                let ready = ready.transpose()?;
+                let prepare = |drops: &LiveMirror| drops.prepare(setup.clone(), Some(health.clone()), (self.clock)());
+                let ready = drops.as_ref().map(prepare).transpose()?;
                 mirror.replace(setup, health)?;
                 if let (Some(drops), Some(ready)) = (drops, ready) {
                     drops.go_over(ready);
@@ -289,19 +288,19 @@ mod kernel {
     use super::super::plane::chain;
     use crate::capture::kernel::{Device, FlowPrograms};
     use crate::config::glob::Glob;
-    use crate::mirror::Vni;
     use crate::mirror::executor::Health;
-    use crate::mirror::health::HealthChecks;
+    use crate::mirror::health::{HealthChecks, carried_over};
     use crate::mirror::kernel::{KernelMirror, KernelMirrorError, MirrorSizes, Plan};
     use crate::mirror::live::Setup;
     use crate::mirror::report::Report;
+    use crate::mirror::{Target, Vni};
     use crate::sys::interface;
 
     /// Mirroring in the kernel, with what user space does for it: interfaces that come and go, and the health of targets.
     pub(super) struct KernelMirrors {
         mirror: KernelMirror,
         watch: Vec<Glob>,
-        targets: u16,
+        targets: Vec<Target>,
         health: Health,
         /// What was told to the kernel of each target.
         told: Vec<bool>,
@@ -323,7 +322,7 @@ mod kernel {
             let mut this = Self {
                 mirror,
                 watch: setup.watch.clone(),
-                targets: count(setup),
+                targets: setup.mirror.targets().to_vec(),
                 health: Health::new(setup.mirror.targets().len()),
                 told: vec![true; setup.mirror.targets().len()],
                 checks: None,
@@ -352,11 +351,7 @@ mod kernel {
 
         /// The health of another configuration's targets, as far as it is known: of those that stay.
         pub(super) fn health_of(&self, setup: &Setup) -> Health {
-            let health = Health::new(setup.mirror.targets().len());
-            for (target, is_healthy) in (0..).zip(self.mirror.health_of(&setup.mirror)) {
-                health.set(target, is_healthy);
-            }
-            health
+            carried_over(&self.targets, &self.health, setup.mirror.targets())
         }
 
         /// Goes over to another configuration, whose targets have this `health`: see [`Self::health_of`].
@@ -365,11 +360,11 @@ mod kernel {
         /// As for [`Self::new`]; then what was goes on.
         pub(super) fn replace(&mut self, setup: Setup, health: Health) -> Result<(), String> {
             let checks = HealthChecks::start(setup.mirror.targets(), &health).map_err(|error| error.to_string())?;
+            // The kernel keeps what it was told of targets that stay. What is not so now, it is told next.
+            let told = self.mirror.health_of(&setup.mirror);
             self.mirror.replace(plan(&setup)).map_err(|error| chain(&error))?;
             self.know_vnis(&setup);
-            self.targets = count(&setup);
-            // The kernel keeps what it knew of targets that stay, and so does `health`.
-            self.told = (0..self.targets).map(|target| health.is_healthy(target)).collect();
+            (self.targets, self.told) = (setup.mirror.targets().to_vec(), told);
             (self.health, self.checks, self.watch) = (health, Some(checks), setup.watch);
             self.tend();
             Ok(())
@@ -378,9 +373,9 @@ mod kernel {
         /// Follows interfaces, health, routes and tunnel devices.
         pub(super) fn tend(&mut self) {
             self.scan();
-            for target in 0..self.targets {
+            for (target, told) in (0..).zip(&mut self.told) {
                 let is_healthy = self.health.is_healthy(target);
-                if let Some(told) = self.told.get_mut(usize::from(target)).filter(|told| **told != is_healthy) {
+                if *told != is_healthy {
                     *told = is_healthy;
                     complain(self.mirror.set_health(target, is_healthy));
                 }
@@ -460,10 +455,6 @@ mod kernel {
         // The addresses of services have nothing to do with the MTU.
         let classifier = move |name: &str| describe(name, 0).map(|tapped| tapped.classifier).unwrap_or_default();
         Plan { mirror: setup.mirror.clone(), vnis: setup.vnis.clone(), classifier: Arc::new(classifier) }
-    }
-
-    fn count(setup: &Setup) -> u16 {
-        u16::try_from(setup.mirror.targets().len()).unwrap_or(u16::MAX)
     }
 
     fn complain(outcome: Result<(), KernelMirrorError>) {

@@ -36,6 +36,16 @@ impl HealthChecks {
     }
 }
 
+/// The health of another configuration's targets: of one that stays, and is checked, as it is known; others are healthy.
+pub fn carried_over(before: &[Target], health: &Health, next: &[Target]) -> Health {
+    let carried = Health::new(next.len());
+    for (index, target) in (0..).zip(next).filter(|(_, target)| target.health_check.is_some()) {
+        let known = (0..).zip(before).find(|(_, known)| (&known.name, known.address) == (&target.name, target.address));
+        carried.set(index, known.is_none_or(|(at, _)| health.is_healthy(at)));
+    }
+    carried
+}
+
 fn watch(index: u16, target: &Target, check: &HealthCheck, health: &Health, stopped: &Receiver<()>) {
     let address = SocketAddr::new(target.address, check.port.get());
     let mut standing = Standing::new(check, health.is_healthy(index));
@@ -153,6 +163,31 @@ mod tests {
     }
 
     #[test]
+    fn targets_that_stay_keep_their_health() {
+        let target = |name: &str, address: &str| Target {
+            name: name.to_owned(),
+            ..checked(address.parse().unwrap(), check(Question::Tcp, 1))
+        };
+        let one = target("one", "10.0.0.1:1");
+        let (two, three) = (target("two", "10.0.0.2:1"), target("three", "10.0.0.3:1"));
+        let before = [one.clone(), two.clone(), three.clone()];
+        let health = Health::new(3);
+        [0, 2].into_iter().for_each(|dead| health.set(dead, false));
+        let next = [
+            target("four", "10.0.0.4:1"),
+            three,
+            two,
+            target("renamed", "10.0.0.3:1"),
+            target("three", "10.0.0.5:1"),
+            // Nobody would find out that it is back.
+            Target { health_check: None, ..one },
+        ];
+        let carried = carried_over(&before, &health, &next);
+        let carried: Vec<_> = (0..6).map(|index| carried.is_healthy(index)).collect();
+        assert_eq!(carried, [true, false, true, true, true, true]);
+    }
+
+    #[test]
     fn tcp_and_http_are_asked() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -176,23 +211,30 @@ mod tests {
     /// A status line that comes byte by byte, each within the timeout.
     #[test]
     fn the_timeout_is_that_of_the_whole_check() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let check = check(Question::Http("/".parse().unwrap()), address.port());
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            for byte in b"HTTP/1.1 200" {
-                thread::sleep(check_gap());
-                // Whoever asked may be gone.
-                stream.write_all(&[*byte]).ok();
-            }
-        });
-        let began = now();
-        let answer = answers(&check, address);
-        let took = began.elapsed();
-        assert!(answer.is_err() && took < 2 * check.timeout, "{answer:?} after {took:?}");
-        server.join().unwrap();
+        let is_over_in_time = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let check = check(Question::Http("/".parse().unwrap()), address.port());
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                for byte in b"HTTP/1.1 200" {
+                    thread::sleep(check_gap());
+                    // Whoever asked may be gone.
+                    stream.write_all(&[*byte]).ok();
+                }
+            });
+            let began = now();
+            let answer = answers(&check, address);
+            let took = began.elapsed();
+            server.join().unwrap();
+            assert!(answer.is_err(), "{answer:?}");
+            took < 2 * check.timeout
+        };
+        // A busy machine may need longer, but not always.
+        assert!((0..ATTEMPTS_MAX).any(|_| is_over_in_time()), "it takes too long");
     }
+
+    const ATTEMPTS_MAX: u32 = 10;
 
     #[expect(clippy::disallowed_methods, reason = "these tests are about time that really passes")]
     fn now() -> Instant {
@@ -209,19 +251,36 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let slow = HealthCheck {
-            timeout: Duration::from_secs(20),
+            timeout: Duration::from_secs(60),
+            ..check(Question::Http("/".parse().unwrap()), address.port())
+        };
+        let checks = HealthChecks::start(&[checked(address, slow)], &Health::new(1)).unwrap();
+        let (mut asking, _) = listener.accept().unwrap();
+        asking.read_exact(&mut [0; 16]).unwrap();
+        drop(checks);
+        asking.set_nonblocking(true).unwrap();
+        let mut rest = Vec::new();
+        let end = asking.read_to_end(&mut rest).map_err(|error| error.kind());
+        assert_eq!(end, Err(io::ErrorKind::WouldBlock), "the question is still asked");
+    }
+
+    #[test]
+    fn an_answer_that_is_not_wanted_any_more_is_not_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let slow = HealthCheck {
+            timeout: Duration::from_secs(60),
             unhealthy_threshold: "1".parse().unwrap(),
             ..check(Question::Http("/".parse().unwrap()), address.port())
         };
-        let health = Health::new(1);
-        let checks = HealthChecks::start(&[checked(address, slow)], &health).unwrap();
+        let (health, (stop, stopped)) = (Health::new(1), bounded(0));
+        let (told, target) = (health.clone(), checked(address, slow.clone()));
+        let watching = thread::spawn(move || watch(0, &target, &slow, &told, &stopped));
         let (asking, _) = listener.accept().unwrap();
-        let began = now();
-        drop(checks);
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-        // The question fails now, and nobody is told.
+        drop(stop);
+        // The question fails now.
         drop(asking);
-        thread::sleep(Duration::from_millis(200));
+        watching.join().unwrap();
         assert!(health.is_healthy(0));
     }
 
@@ -244,7 +303,7 @@ mod tests {
         let health = Health::new(1);
         let checks = HealthChecks::start(&[target], &health).unwrap();
         let until = |wanted: bool| {
-            for _ in 0..500 {
+            for _ in 0..6000 {
                 if health.is_healthy(0) == wanted {
                     return;
                 }

@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::executor::{Health, Tapped};
 use super::report::Report;
+use super::sender::Senders;
 use super::{Mirror, Vni};
 use crate::capture::dropped::DropSource;
 use crate::config::glob::Glob;
@@ -31,7 +32,7 @@ use leaving::Leaving;
 use paths::Paths;
 use taps::Taps;
 pub use taps::{BUFFER_BYTES as TAP_BUFFER_BYTES, TAPS_MAX};
-use works::{Names, Works};
+use works::{Known, Names, Works};
 
 /// What to mirror, and how interfaces are known.
 #[derive(Clone)]
@@ -72,6 +73,8 @@ pub struct LiveMirror {
     commands: Sender<Command>,
     report: Arc<Mutex<Report>>,
     thread: Option<JoinHandle<()>>,
+    /// The targets of the configuration that was gone over to last.
+    known: Mutex<Known>,
 }
 
 enum Command {
@@ -87,28 +90,29 @@ impl LiveMirror {
     /// # Errors
     /// When the rights are missing, or threads can't be had.
     pub fn start(setup: Setup, sight: Sight, health: Option<Health>, clock: Clock) -> io::Result<Self> {
-        let Ready(works) = Self::prepare(setup, health, clock())?;
+        let works = Box::new(Works::new(setup, health, &Known::nothing(), clock())?);
         let (commands, received) = unbounded();
-        let report = Arc::new(Mutex::new(works.report()));
+        let (report, known) = (Arc::new(Mutex::new(works.report())), Mutex::new(works.known()));
         let shared = Arc::clone(&report);
         let thread = thread::Builder::new()
             .name("mirror".to_owned())
             .spawn(move || run(works, sight, &clock, &received, &shared))?;
-        Ok(Self { commands, report, thread: Some(thread) })
+        Ok(Self { commands, report, thread: Some(thread), known })
     }
 
-    /// Makes ready for another configuration; nothing changes yet.
+    /// Makes ready for another configuration; nothing changes yet. Targets that stay begin as they stand now.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn prepare(setup: Setup, health: Option<Health>, now: Timestamp) -> io::Result<Ready> {
-        Works::new(setup, health, now).map(Box::new).map(Ready)
+    pub fn prepare(&self, setup: Setup, health: Option<Health>, now: Timestamp) -> io::Result<Ready> {
+        Works::new(setup, health, &lock(&self.known), now).map(Box::new).map(Ready)
     }
 
     /// Goes over to another configuration, between two frames. What does not change goes on being tapped; what the
     /// earlier sessions have queued is sent, or given up after [`FINISH_WITHIN`]; later copies to the same target wait for
     /// that, all others don't.
     pub fn go_over(&self, ready: Ready) {
+        *lock(&self.known) = ready.0.known();
         // The thread is gone only if it has panicked, which its report shows.
         self.commands.send(Command::Replace(ready.0)).ok();
     }
@@ -146,8 +150,8 @@ fn run(mut works: Box<Works>, sight: Sight, clock: &Clock, commands: &Receiver<C
             Ok(Command::Replace(next)) => {
                 // Frames wait in the taps' buffers meanwhile. Taps that are wanted no more are closed by the scan.
                 *lock(&next.names) = lock(&works.names).clone();
-                next.senders.follow(&works.senders);
                 past.leaving.push(std::mem::replace(&mut works, next).leave(after(FINISH_WITHIN)));
+                past.precede(&works.senders);
                 scan_due = Timestamp::default();
                 if let Some(drops) = &mut drops {
                     drops.want(&works.mirror);
@@ -195,6 +199,11 @@ struct Past {
 }
 
 impl Past {
+    /// Has senders that have nothing to send yet wait for all that have, so that copies keep their order.
+    fn precede(&self, next: &Senders) {
+        next.follow(self.leaving.iter().map(Leaving::senders));
+    }
+
     /// Takes leave of those that have sent everything, and has those give up whose time is over.
     fn tend(&mut self) {
         let over: Vec<_> = self.leaving.extract_if(.., |leaving| leaving.is_over()).collect();
@@ -251,3 +260,26 @@ pub const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const MTU_DEFAULT: usize = 1500;
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::never;
+
+    use super::*;
+    use crate::mirror::sender::tests::{senders_to, stalled, waits};
+
+    /// Two changes in a row, the first of which leaves the target out.
+    #[test]
+    fn a_configuration_waits_for_all_that_have_still_to_send() {
+        let ((first, stall), second, mut third) = (stalled(), senders_to(&[2]), senders_to(&[1]));
+        // Nothing is really sent.
+        first.give_up();
+        let leaving = [first, second].map(|senders| Leaving::new(senders, Report::default(), never()));
+        let past = Past { leaving: leaving.into(), ..Past::default() };
+        past.precede(&third);
+        third.close();
+        assert!(waits(&third, 0));
+        drop(stall);
+        third.finish();
+    }
+}

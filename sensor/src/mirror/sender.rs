@@ -66,10 +66,10 @@ struct Lane {
 /// What a thread and those who feed it know together.
 #[derive(Debug, Default)]
 struct Shared {
-    /// `None` while there never was a way.
+    /// `None` while there is no way.
     path: Mutex<Option<KnownPath>>,
-    /// Whose end the thread waits for before it sends anything.
-    predecessor: Mutex<Option<Receiver<Infallible>>>,
+    /// Those whose ends the thread waits for before it sends anything.
+    predecessors: Mutex<Vec<Receiver<Infallible>>>,
 }
 
 /// How copies get to a target.
@@ -131,12 +131,12 @@ impl Senders {
         Ok(Self { lanes, threads, counts, gives_up })
     }
 
-    /// Has these wait for the earlier senders to the same targets, so that no copy overtakes one of before. To be called
-    /// before anything is queued; the earlier ones must finish or give up.
-    pub fn follow(&self, earlier: &Self) {
-        for (lane, thread) in self.lanes.iter().zip(&self.threads) {
-            let before = earlier.threads.iter().find(|before| before.target == thread.target);
-            *lock(&lane.shared.predecessor) = before.map(|before| before.ended.clone());
+    /// Has these wait for all earlier senders to the same targets, so that no copy overtakes one of before. To be called
+    /// before anything is queued, with all that have still to send; they must finish or give up.
+    pub fn follow<'a>(&self, earlier: impl IntoIterator<Item = &'a Self>) {
+        for before in earlier.into_iter().flat_map(|earlier| &earlier.threads) {
+            let to_same = self.lanes.iter().zip(&self.threads).filter(|(_, thread)| thread.target == before.target);
+            to_same.for_each(|(lane, _)| lock(&lane.shared.predecessors).push(before.ended.clone()));
         }
     }
 
@@ -197,7 +197,7 @@ fn lane(path: Option<KnownPath>) -> (Lane, Receiver<Batch>, Sender<Batch>) {
     let (queue, batches) = bounded(QUEUE_BATCHES_MAX);
     // Every batch there is can come home at once.
     let (empty, home) = bounded(QUEUE_BATCHES_MAX + 2);
-    let shared = Arc::new(Shared { path: Mutex::new(path), predecessor: Mutex::default() });
+    let shared = Arc::new(Shared { path: Mutex::new(path), predecessors: Mutex::default() });
     (Lane { shared, queue, home }, batches, empty)
 }
 
@@ -226,9 +226,9 @@ impl Outlet for NetworkOutlet {
         Ok(Taken::Queued)
     }
 
-    fn room_bytes(&self, target: u16) -> usize {
-        let known = self.lanes.get(usize::from(target)).and_then(|lane| lane.path);
-        known.map_or(usize::MAX, |KnownPath { path, mtu }| mtu.saturating_sub(path.packet_bytes(0)))
+    fn room_bytes(&self, target: u16) -> Option<usize> {
+        let KnownPath { path, mtu } = self.lanes.get(usize::from(target))?.path?;
+        Some(mtu.saturating_sub(path.packet_bytes(0)))
     }
 
     fn flush(&mut self) {
@@ -346,21 +346,33 @@ pub(super) mod tests {
     /// Senders of one session to a target that takes nothing until what is returned is dropped, and three copies that wait,
     /// of 60 bytes each.
     pub(in crate::mirror) fn stalled() -> (Senders, Sender<Infallible>) {
-        let target = Target {
-            name: "ids".to_owned(),
-            address: IpAddr::from([127, 0, 0, 1]),
+        let senders = senders_to(&[1]);
+        let stall = stall(&senders, 0);
+        let mut outlet = senders.outlet(WhenFull::Skip);
+        outlet.lanes[0].path = Some(PATH);
+        (0..3).for_each(|_| assert_eq!(outlet.take(&copy(&[0; 60])), Ok(Taken::Queued)));
+        (senders, stall)
+    }
+
+    /// Senders of one session to targets at 127.0.0.0/24, which end with these. They may be at the same address.
+    pub(in crate::mirror) fn senders_to(ends: &[u8]) -> Senders {
+        let target = |(at, end): (usize, &u8)| Target {
+            name: format!("ids-{at}"),
+            address: IpAddr::from([127, 0, 0, *end]),
             port: NonZeroU16::MIN,
             encapsulation: Default::default(),
             weight: Default::default(),
             health_check: None,
         };
-        let senders = Senders::start(&[target], vec![None::<TargetSocket>], 1).unwrap();
+        let targets: Vec<_> = ends.iter().enumerate().map(target).collect();
+        Senders::start(&targets, targets.iter().map(|_| None::<TargetSocket>).collect(), 1).unwrap()
+    }
+
+    /// Has one of them send nothing until what is returned is dropped.
+    fn stall(senders: &Senders, at: usize) -> Sender<Infallible> {
         let (stall, stalled) = bounded(0);
-        *lock(&senders.lanes[0].shared.predecessor) = Some(stalled);
-        let mut outlet = senders.outlet(WhenFull::Skip);
-        outlet.lanes[0].path = Some(PATH);
-        (0..3).for_each(|_| assert_eq!(outlet.take(&copy(&[0; 60])), Ok(Taken::Queued)));
-        (senders, stall)
+        lock(&senders.lanes[at].shared.predecessors).push(stalled);
+        stall
     }
 
     fn outlet(lane: Lane) -> NetworkOutlet {
@@ -434,12 +446,12 @@ pub(super) mod tests {
         let shared = Arc::clone(&lane.shared);
         let mut outlet = outlet(lane);
         assert_eq!(outlet.take(&copy(&[0; 60])), Err(Skip::Unreachable));
-        assert_eq!(outlet.room_bytes(0), usize::MAX, "nothing is known");
+        assert_eq!(outlet.room_bytes(0), None);
         *lock(&shared.path) = Some(KnownPath { mtu: 1500, ..PATH });
         outlet.flush();
         assert_eq!(outlet.take(&copy(&[0; 60])), Ok(Taken::Queued));
         // IP, UDP and VXLAN take 20 + 8 + 8 of it.
-        assert_eq!((outlet.room_bytes(0), outlet.room_bytes(1)), (1464, usize::MAX));
+        assert_eq!((outlet.room_bytes(0), outlet.room_bytes(1)), (Some(1464), None));
         outlet.flush();
         assert_eq!(batches.try_iter().map(|batch| batch.items.len()).sum::<usize>(), 1);
     }
@@ -460,16 +472,8 @@ pub(super) mod tests {
     #[test]
     fn a_sender_waits_for_its_predecessor_alone() {
         let (mut before, stall) = stalled();
-        let target = |last| Target {
-            name: "next".to_owned(),
-            address: IpAddr::from([127, 0, 0, last]),
-            port: NonZeroU16::MIN,
-            encapsulation: Default::default(),
-            weight: Default::default(),
-            health_check: None,
-        };
-        let mut next = Senders::start(&[target(1), target(2)], vec![None::<TargetSocket>, None], 1).unwrap();
-        next.follow(&before);
+        let mut next = senders_to(&[1, 2]);
+        next.follow([&before]);
         // Nothing is really sent.
         next.give_up();
         let mut outlet = next.outlet(WhenFull::Skip);
@@ -480,12 +484,49 @@ pub(super) mod tests {
         drop(outlet);
         before.close();
         next.close();
-        let other = next.threads[1].ended.recv_timeout(Duration::from_secs(20));
-        assert_eq!(other, Err(RecvTimeoutError::Disconnected), "it is done");
-        assert!(!next.has_ended(), "one waits");
+        assert!(ends(&next, 1) && waits(&next, 0));
         drop(stall);
         before.finish();
         let counts = next.finish();
         assert_eq!(lock(&counts)[0].total().skipped_total().packets, 2);
+    }
+
+    #[test]
+    fn a_sender_with_nothing_to_send_waits_as_well() {
+        let (mut first, stall) = stalled();
+        // Nothing is really sent.
+        first.give_up();
+        first.close();
+        let [mut second, mut third] = [senders_to(&[1]), senders_to(&[1])];
+        second.follow([&first]);
+        third.follow([&second]);
+        second.close();
+        third.close();
+        assert!(waits(&second, 0) && waits(&third, 0));
+        drop(stall);
+        assert!(ends(&third, 0) && second.has_ended() && first.has_ended());
+    }
+
+    /// Two targets at one address, such as one for each encapsulation.
+    #[test]
+    fn a_sender_waits_for_all_to_the_same_address() {
+        let (mut before, mut next) = (senders_to(&[1, 1, 2]), senders_to(&[2, 1, 1]));
+        let stall = stall(&before, 1);
+        next.follow([&before]);
+        before.close();
+        next.close();
+        assert!(ends(&before, 0) && ends(&next, 0));
+        assert!(waits(&next, 1) && waits(&next, 2));
+        drop(stall);
+        assert!(ends(&next, 1) && ends(&next, 2));
+    }
+
+    fn ends(senders: &Senders, at: usize) -> bool {
+        senders.threads[at].ended.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// Whether it goes on for a moment; one that need not would end at once.
+    pub(in crate::mirror) fn waits(senders: &Senders, at: usize) -> bool {
+        senders.threads[at].ended.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout)
     }
 }

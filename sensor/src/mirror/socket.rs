@@ -48,22 +48,6 @@ pub struct TargetSocket {
     path_mtu: usize,
 }
 
-/// The path is too small for full frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the path takes packets of {path_mtu} bytes, and copies of full frames (MTU {wire_mtu}) have {needed}: they are \
-     fragmented, or skipped where the session says `too-big = \"skip\"`. Raise the MTU of the path to {needed} or more \
-     (4 more for each VLAN tag)"
-)]
-pub struct PathWarning {
-    /// Of the interface whose frames are copied.
-    pub wire_mtu: usize,
-    /// What a copy of a full frame needs.
-    pub needed: usize,
-    /// What there is.
-    pub path_mtu: usize,
-}
-
 /// Why there is no way to a target.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -111,12 +95,6 @@ impl TargetSocket {
     /// Both.
     pub fn known_path(&self) -> KnownPath {
         KnownPath { path: self.path, mtu: self.path_mtu }
-    }
-
-    /// What to say if full frames of a wire with this MTU don't fit the path.
-    pub fn path_warning(&self, wire_mtu: usize) -> Option<PathWarning> {
-        let needed = self.path.packet_bytes(ETHERNET_HEADER_BYTES + wire_mtu);
-        (needed > self.path_mtu).then_some(PathWarning { wire_mtu, needed, path_mtu: self.path_mtu })
     }
 
     /// Looks again at route, source address and path MTU.
@@ -350,8 +328,6 @@ fn mtu_of(probe: &UdpSocket, address: SocketAddr) -> io::Result<usize> {
 
 /// Tells our copies from everything else on this host; the kernel plane's marks begin with the same twenty bits.
 pub const COPY_MARK: u32 = 0xf10a_7fff;
-
-const ETHERNET_HEADER_BYTES: usize = 14;
 
 /// `BPF_RET | BPF_K`: keep so much of what comes, here nothing.
 const RETURN: u16 = 0x06;

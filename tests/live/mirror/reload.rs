@@ -1,12 +1,10 @@
 //! Rules and targets that change while packets pass.
 
-use std::io::Read;
-
 use flowtap_tests::Dir;
 use flowtap_tests::mirror::{Complaint, Copy};
 
 use super::super::daemon::{Daemon, ask, in_each_plane, status};
-use super::super::net::{Net, Process, comes_true, hear, inside, namespaced, tool, until_ready};
+use super::super::net::{Net, Stream, comes_true, hear, inside, namespaced, tool};
 use super::{ALL, Collector, IDS_ETHER, ledger, read_ledger, start};
 
 #[test]
@@ -21,7 +19,7 @@ fn reloads(plane: &str) {
     let daemon = start(plane, &net, &dir, &all);
     let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
     let capture = collector.capture(&dir);
-    let stream = Stream::start(&net);
+    let stream = net.stream(1000);
     until_some_more(&dir);
     // Another session instead, and other rules; the datagrams are accepted by each.
     let others = [
@@ -36,12 +34,12 @@ fn reloads(plane: &str) {
     until_all_are_told(&dir, sent);
     let receiver = capture.receiver(1514);
     receiver.assert_content();
-    let mut numbers: Vec<_> = receiver.copies().iter().map(|copy| number(&copy.inner)).collect();
+    let mut numbers: Vec<_> = receiver.copies().iter().map(|copy| Stream::number(&copy.inner)).collect();
     numbers.sort_unstable();
     assert!(numbers.iter().copied().eq(0..sent), "{plane}: {} copies of {sent}", numbers.len());
     let counts = ledger(&dir);
-    assert_eq!((counts.matched.0, counts.mirrored.0), (sent.into(), sent.into()));
-    assert_eq!(daemon.finish().sum("dstport=5000").0, u64::from(sent));
+    assert_eq!((counts.matched.0, counts.mirrored.0), (sent, sent));
+    assert_eq!(daemon.finish().sum("dstport=5000").0, sent);
 }
 
 #[test]
@@ -73,7 +71,7 @@ fn targets(plane: &str) {
     let daemon = start(plane, &net, &dir, &first);
     let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
     let capture = collector.capture(&dir);
-    let stream = Stream::start(&net);
+    let stream = net.stream(1000);
     until_some_more(&dir);
     for (config, _) in &plans[1..] {
         reload(&dir, config);
@@ -85,8 +83,12 @@ fn targets(plane: &str) {
     // What is cut is refused, and nothing else is.
     assert!(receiver.complaints().iter().all(|complaint| *complaint == Complaint::Truncated), "{plane}");
     let mut copies: Vec<&Copy> = receiver.copies().iter().collect();
-    copies.sort_by_key(|copy| number(&copy.inner));
-    assert!(copies.iter().map(|copy| number(&copy.inner)).eq(0..sent), "{plane}: {} copies of {sent}", copies.len());
+    copies.sort_by_key(|copy| Stream::number(&copy.inner));
+    assert!(
+        copies.iter().map(|copy| Stream::number(&copy.inner)).eq(0..sent),
+        "{plane}: {} copies of {sent}",
+        copies.len()
+    );
     // In the order in which they were sent, one plan follows the other, and none comes back.
     let went = |copy: &&Copy| (copy.outer.1.to_string(), copy.vni, copy.inner.len());
     let mut went: Vec<_> = copies.iter().map(went).collect();
@@ -94,52 +96,21 @@ fn targets(plane: &str) {
     let expected = plans.map(|(_, (target, vni, bytes))| (target.to_owned(), vni, bytes));
     assert_eq!(went, expected, "{plane}");
     let counts = ledger(&dir);
-    assert_eq!((counts.matched.0, counts.mirrored.0), (sent.into(), sent.into()), "{plane}");
-    assert_eq!(daemon.finish().sum("dstport=5000").0, u64::from(sent));
+    assert_eq!((counts.matched.0, counts.mirrored.0), (sent, sent), "{plane}");
+    assert_eq!(daemon.finish().sum("dstport=5000").0, sent);
 }
 
 /// A datagram of the stream, with its headers.
 const FRAME_BYTES: usize = 14 + 20 + 8 + 100;
 
-/// The number that a datagram of the stream bears.
-fn number(frame: &[u8]) -> u32 {
-    u32::from_be_bytes(frame[42..46].try_into().unwrap())
-}
-
-/// Somebody who sends numbered datagrams from 10.9.0.2:4000 to 10.9.0.1:5000, about a thousand each second.
-struct Stream(Process);
-
-impl Stream {
-    #[track_caller]
-    fn start(net: &Net) -> Self {
-        let script = "import select, socket, struct, sys\n\
-             s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.9.0.2', 4000)); sent = 0\n\
-             print('ready', flush=True)\n\
-             while not select.select([sys.stdin], [], [], 0.001)[0]:\n    \
-             s.sendto(struct.pack('>I', sent) + bytes(96), ('10.9.0.1', 5000)); sent += 1\n\
-             print(sent)\n";
-        // One processor, so that order can be judged.
-        Self(until_ready(&mut namespaced(&net.far, "taskset", &["-c", "0", "python3", "-c", script])))
-    }
-
-    /// Ends it, and answers how many it sent.
-    #[track_caller]
-    fn end(mut self) -> u32 {
-        drop(self.0.0.stdin.take());
-        let mut sent = String::new();
-        self.0.0.stdout.take().unwrap().read_to_string(&mut sent).unwrap();
-        sent.trim().parse().unwrap()
-    }
-}
-
 /// The same with short intervals: a change comes with the next one, and only then another can be asked for.
-fn often(config: &str) -> String {
+pub(super) fn often(config: &str) -> String {
     format!("{config}[flow-log]\ninterval = \"1s\"\n")
 }
 
 /// Goes over to another configuration, and waits until the records begin that go by it: only then another can be asked for.
 #[track_caller]
-fn reload(dir: &Dir, config: &str) {
+pub(super) fn reload(dir: &Dir, config: &str) {
     dir.add("m.toml", config);
     let answer = ask(dir, &["reload"]).success();
     let from = answer.split_whitespace().find_map(|word| word.parse::<u64>().ok());
@@ -162,8 +133,8 @@ fn until_some_more(dir: &Dir) {
 
 /// Waits until it is told of so many copies that they are sent.
 #[track_caller]
-fn until_all_are_told(dir: &Dir, sent: u32) {
-    assert!(comes_true(|| mirrored(dir) >= u64::from(sent)), "{sent} are sent; {}", status(dir));
+fn until_all_are_told(dir: &Dir, sent: u64) {
+    assert!(comes_true(|| mirrored(dir) >= sent), "{sent} are sent; {}", status(dir));
 }
 
 #[test]

@@ -14,8 +14,9 @@ pub trait Outlet: Send {
     fn take(&mut self, copy: &Copied<'_>) -> Result<Taken, Skip>;
 
     /// The longest inner frame that gets to a target whole, as far as that is known; longer ones may find that out later.
-    fn room_bytes(&self, _target: u16) -> usize {
-        usize::MAX
+    /// `None` where there is no way to it.
+    fn room_bytes(&self, _target: u16) -> Option<usize> {
+        Some(usize::MAX)
     }
 
     /// Lets go of copies that are being gathered: nothing may come for a while.

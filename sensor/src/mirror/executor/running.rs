@@ -92,6 +92,16 @@ impl Running {
         self.counts
     }
 
+    /// Looks which targets may get flows now. As in the kernel, those of one without a way go to the others of the session;
+    /// where no target has one, they stay.
+    fn look(&mut self, health: &Health, outlet: &impl Outlet) {
+        let has_way = |way: &Way| outlet.room_bytes(way.target).is_some();
+        let may_move = self.mode == Mode::Balance && self.ways.iter().any(has_way);
+        for (way, candidate) in self.ways.iter().zip(&mut self.candidates) {
+            candidate.is_healthy = health.is_healthy(way.target) && (!may_move || has_way(way));
+        }
+    }
+
     /// Sends what it wants of a frame.
     pub(super) fn send<O: Outlet>(
         &mut self,
@@ -106,9 +116,7 @@ impl Running {
             plan = inner.plan_as_seen(seen);
         }
         let frames = plan.frames as u64;
-        for (way, candidate) in self.ways.iter().zip(&mut self.candidates) {
-            candidate.is_healthy = health.is_healthy(way.target);
-        }
+        self.look(health, outlet);
         let copies = match self.mode {
             Mode::Balance => 1,
             Mode::Replicate => self.ways.len() as u64,
@@ -139,17 +147,17 @@ impl Running {
                 continue;
             }
             // In the kernel's order and by its measure, also of a super-packet as a whole: nothing is paid for what can't go.
-            if let Some(bucket) = &mut self.bucket {
-                let longest_bytes = plan.longest_bytes.min(self.packet_length);
-                let refusal = if !self.may_fragment && longest_bytes > outlet.room_bytes(way.target) {
-                    Some(Skip::TooBig)
-                } else {
-                    (!bucket.take(frames, plan.bytes, time)).then_some(Skip::RateLimit)
-                };
-                if let Some(reason) = refusal {
-                    counts.skip(reason, frames, plan.bytes);
-                    continue;
-                }
+            let longest_bytes = plan.longest_bytes.min(self.packet_length);
+            let refusal = match (outlet.room_bytes(way.target), &mut self.bucket) {
+                (None, _) => Some(Skip::Unreachable),
+                (Some(_), None) => None,
+                (Some(_), Some(_)) if longest_bytes > INNER_BYTES_MAX => Some(Skip::TooBig),
+                (Some(room), Some(_)) if !self.may_fragment && longest_bytes > room => Some(Skip::TooBig),
+                (Some(_), Some(bucket)) => (!bucket.take(frames, plan.bytes, time)).then_some(Skip::RateLimit),
+            };
+            if let Some(reason) = refusal {
+                counts.skip(reason, frames, plan.bytes);
+                continue;
             }
             let envelope = Envelope { src_port: hash.source_port(), dst_port: way.dst_port, tunnel: way.tunnel };
             inner.for_each(seen, &plan, |wire| {

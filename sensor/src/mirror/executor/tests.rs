@@ -17,6 +17,8 @@ struct Kept {
     copies: Arc<Mutex<Vec<Copy>>>,
     refusal: Option<Skip>,
     room_bytes: Option<usize>,
+    /// Targets without a way.
+    unreachable: Arc<Mutex<Vec<u16>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +38,9 @@ impl Outlet for Kept {
         self.refusal.map_or(Ok(Taken::Sent { fragmented: false }), Err)
     }
 
-    fn room_bytes(&self, _: u16) -> usize {
-        self.room_bytes.unwrap_or(usize::MAX)
+    fn room_bytes(&self, target: u16) -> Option<usize> {
+        let is_reachable = !self.unreachable.lock().unwrap().contains(&target);
+        is_reachable.then(|| self.room_bytes.unwrap_or(usize::MAX))
     }
 }
 
@@ -126,6 +129,11 @@ impl Bench {
     fn sees(&mut self, frame: &[u8]) -> Vec<Copy> {
         self.see(frame, frame.len(), 0);
         std::mem::take(&mut *self.kept.copies.lock().unwrap())
+    }
+
+    /// From now on these targets have no way, and all others have one.
+    fn lose(&self, targets: &[u16]) {
+        *self.kept.unreachable.lock().unwrap() = targets.to_vec();
     }
 
     fn total(&self) -> crate::mirror::counters::Counts {
@@ -268,10 +276,10 @@ fn a_session_that_replicates_mirrors_super_packets_of_any_size() {
     }
 }
 
-/// As in the kernel: no target, then too big, then the rate; and only what passes all pays.
+/// As in the kernel: no target, then too big, then no way, then the rate; and only what passes all pays.
 #[test]
 fn what_can_not_go_anyhow_takes_nothing_of_the_rate() {
-    let mirror = mirror(&["10.83.0.2", "10.83.0.3"], |session| {
+    let mirror = mirror(&["10.83.0.2", "10.83.0.3", "10.83.0.4"], |session| {
         session.mode = Mode::Replicate;
         session.too_big = TooBig::Skip;
         session.rate.packets = "10".parse().unwrap();
@@ -279,15 +287,29 @@ fn what_can_not_go_anyhow_takes_nothing_of_the_rate() {
     let kept = Kept { room_bytes: Some(1000), ..Kept::default() };
     let mut bench = bench_of(&mirror, Rates::Hold(Timestamp(0)), kept);
     bench.health.set(1, false);
+    bench.lose(&[2]);
     let (small, large) = (udp(1000, 443, 100), udp(1000, 443, 1000));
     (0..200).for_each(|_| assert_eq!(bench.sees(&ipv4(LOCAL, REMOTE, 17, 0, &large)), []));
     // A super-packet goes whole or not at all; its last frame has 54 + 40 bytes.
     assert_eq!(bench.sees(&ipv4(LOCAL, REMOTE, 6, 0x4000, &tcp(2 * 1460 + 40))), []);
-    assert_eq!((bench.skipped(Skip::TooBig), bench.skipped(Skip::NoTarget)), (203, 203));
+    let skipped = [Skip::TooBig, Skip::NoTarget, Skip::Unreachable].map(|reason| bench.skipped(reason));
+    assert_eq!(skipped, [203; 3]);
     let sent: usize = (0..124).map(|_| bench.sees(&ipv4(LOCAL, REMOTE, 17, 0, &small)).len()).sum();
     assert_eq!((sent, bench.skipped(Skip::RateLimit)), (123, 1), "the bucket was full");
     (0..9).for_each(|_| assert_eq!(bench.sees(&ipv4(LOCAL, REMOTE, 17, 0, &large)), []));
     assert_eq!((bench.skipped(Skip::TooBig), bench.skipped(Skip::RateLimit)), (212, 1), "it is empty now");
+    assert_eq!(bench.skipped(Skip::Unreachable), 203 + 124 + 9);
+}
+
+/// No IP packet holds more than 65535 bytes, and the outer headers take 36 of them.
+#[test]
+fn what_no_packet_can_hold_takes_nothing_of_the_rate() {
+    let mirror = mirror(&["10.83.0.2"], |session| session.rate.packets = "10".parse().unwrap());
+    let mut bench = bench(&mirror, Rates::Hold(Timestamp(0)), None);
+    let of_bytes = |bytes: usize| ipv4(LOCAL, REMOTE, 17, 0, &udp(1000, 443, bytes - 14 - 20 - 8));
+    (0..200).for_each(|_| assert_eq!(bench.sees(&of_bytes(65_500)), []));
+    assert_eq!(bench.sees(&of_bytes(65_499)).len(), 1);
+    assert_eq!((bench.skipped(Skip::TooBig), bench.skipped(Skip::RateLimit)), (200, 0));
 }
 
 #[test]
@@ -305,6 +327,39 @@ fn dead_targets_lose_their_flows_and_only_those() {
     (0..3).for_each(|target| bench.health.set(target, false));
     assert_eq!(bench.sees(&frames[0]), []);
     assert_eq!(bench.skipped(Skip::NoTarget), 1);
+}
+
+/// As in the kernel.
+#[test]
+fn targets_without_a_way_lose_their_flows_while_another_has_one() {
+    let mut bench = bench(&mirror(&["10.83.0.2", "10.83.0.3", "10.83.0.4"], |_| {}), Rates::Ignored, None);
+    let frames: Vec<_> = (0..300).map(|port| ipv4(LOCAL, REMOTE, 17, 0, &udp(port, 443, 10))).collect();
+    let targets = |bench: &mut Bench| frames.iter().map(|frame| bench.sees(frame)[0].target).collect::<Vec<_>>();
+    let before = targets(&mut bench);
+    bench.lose(&[1]);
+    let after = targets(&mut bench);
+    assert!(before.iter().zip(&after).all(|(before, after)| *after != 1 && (before == after || *before == 1)));
+    // One that has a way and is dead takes no flow, and no other gets them.
+    bench.lose(&[0, 1]);
+    bench.health.set(2, false);
+    assert_eq!((bench.sees(&frames[0]), bench.skipped(Skip::NoTarget)), (vec![], 1));
+    // Where none has one, a flow stays with its target.
+    bench.lose(&[0, 1, 2]);
+    bench.health.set(2, true);
+    assert_eq!((bench.sees(&frames[0]), bench.skipped(Skip::Unreachable)), (vec![], 1));
+    bench.lose(&[]);
+    assert_eq!(targets(&mut bench), before);
+}
+
+/// As in the kernel.
+#[test]
+fn a_replicating_session_loses_the_copies_alone_of_a_target_without_a_way() {
+    let mirror = mirror(&["10.83.0.2", "10.83.0.3"], |session| session.mode = Mode::Replicate);
+    let mut bench = bench(&mirror, Rates::Ignored, None);
+    bench.lose(&[0]);
+    let copies = bench.sees(&ipv4(LOCAL, REMOTE, 6, 0x4000, &tcp(4000)));
+    assert_eq!(copies.iter().map(|copy| copy.target).collect::<Vec<_>>(), [1; 3]);
+    assert_eq!((bench.total().matched.packets, bench.skipped(Skip::Unreachable)), (6, 3));
 }
 
 #[test]

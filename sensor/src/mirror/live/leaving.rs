@@ -25,6 +25,11 @@ impl Leaving {
         Self { senders, before, over }
     }
 
+    /// Those that have still to send.
+    pub(super) fn senders(&self) -> &Senders {
+        &self.senders
+    }
+
     /// Whether nothing is queued any more. If its time is over it gives up, and that comes soon.
     pub(super) fn is_over(&self) -> bool {
         if self.over.try_recv().is_ok() {

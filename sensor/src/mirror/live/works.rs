@@ -11,7 +11,7 @@ use super::leaving::Leaving;
 use super::{Describe, MTU_DEFAULT, Setup, index_of, lock, mtu};
 use crate::config::glob::Glob;
 use crate::mirror::executor::{Health, Rates};
-use crate::mirror::health::HealthChecks;
+use crate::mirror::health::{HealthChecks, carried_over};
 use crate::mirror::report::Report;
 use crate::mirror::sender::{NetworkOutlet, Senders, WhenFull};
 use crate::mirror::socket::{OpenError, TargetSocket};
@@ -22,6 +22,7 @@ use crate::time::Timestamp;
 pub(super) struct Works {
     pub(super) executor: Executor<NetworkOutlet>,
     pub(super) senders: Senders,
+    health: Health,
     _checks: Option<HealthChecks>,
     pub(super) mirror: Mirror,
     vnis: Vec<Vni>,
@@ -30,18 +31,31 @@ pub(super) struct Works {
     pub(super) names: Names,
 }
 
+/// Targets whose health is known.
+pub(super) struct Known {
+    pub(super) targets: Vec<Target>,
+    pub(super) health: Health,
+}
+
+impl Known {
+    pub(super) fn nothing() -> Self {
+        Self { targets: Vec::new(), health: Health::new(0) }
+    }
+}
+
 /// The names of interfaces by our index of them, shared with the executor's question for what it must know of them.
 pub(super) type Names = Arc<Mutex<Vec<String>>>;
 
 impl Works {
-    pub(super) fn new(setup: Setup, health: Option<Health>, now: Timestamp) -> io::Result<Self> {
+    /// Checks targets, if nobody else has their `health`; those that are `known` begin as they stand.
+    pub(super) fn new(setup: Setup, health: Option<Health>, known: &Known, now: Timestamp) -> io::Result<Self> {
         let Setup { mirror, vnis, watch, describe, .. } = setup;
         let sockets = mirror.targets().iter().map(open).collect::<io::Result<Vec<_>>>()?;
         let senders = Senders::start(mirror.targets(), sockets, mirror.sessions().len())?;
         let (health, checks) = match health {
             Some(health) => (health, None),
             None => {
-                let health = Health::new(mirror.targets().len());
+                let health = carried_over(&known.targets, &known.health, mirror.targets());
                 let checks = HealthChecks::start(mirror.targets(), &health)?;
                 (health, Some(checks))
             }
@@ -54,8 +68,13 @@ impl Works {
         });
         let outlet = senders.outlet(WhenFull::Skip);
         let rates = Rates::Hold(now);
-        let executor = Executor::new(&mirror, &vnis, rates, health, describe_index, outlet);
-        Ok(Self { executor, senders, _checks: checks, mirror, vnis, watch, describe, names })
+        let executor = Executor::new(&mirror, &vnis, rates, health.clone(), describe_index, outlet);
+        Ok(Self { executor, senders, health, _checks: checks, mirror, vnis, watch, describe, names })
+    }
+
+    /// Its targets, and how they stand now and later.
+    pub(super) fn known(&self) -> Known {
+        Known { targets: self.mirror.targets().to_vec(), health: self.health.clone() }
     }
 
     pub(super) fn report(&self) -> Report {

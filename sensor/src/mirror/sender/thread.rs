@@ -34,7 +34,8 @@ impl TargetSender {
         Self { target, socket, has_route: true, shared, counts, gives_up }
     }
 
-    /// Goes on until nobody can queue anything more, and all is sent.
+    /// Goes on until nobody can queue anything more, all is sent, and whoever has copies of before has ended: so it is enough
+    /// for those that come later to wait for this one.
     pub(super) fn run(mut self, batches: &Receiver<Batch>, empty: &Sender<Batch>) {
         let ticks = crossbeam_channel::tick(REFRESH_EVERY);
         if self.socket.is_none() {
@@ -51,7 +52,7 @@ impl TargetSender {
                     empty.try_send(batch).ok();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.follow(),
             }
             if ticks.try_recv().is_ok() {
                 self.refresh();
@@ -61,9 +62,11 @@ impl TargetSender {
 
     /// Waits for the end of whoever has copies of before.
     fn follow(&self) {
-        let predecessor = lock(&self.shared.predecessor).take();
-        // It ends when it is closed: nothing is ever sent there.
-        predecessor.map(|predecessor| predecessor.recv());
+        let predecessors = std::mem::take(&mut *lock(&self.shared.predecessors));
+        for predecessor in predecessors {
+            // It ends when it is closed: nothing is ever sent there.
+            predecessor.recv().ok();
+        }
     }
 
     /// Looks at the way again, or for one.
@@ -72,7 +75,8 @@ impl TargetSender {
             Some(socket) => socket.refresh(),
             None => TargetSocket::open(&self.target).map(|socket| self.socket = Some(socket)),
         };
-        *lock(&self.shared.path) = self.socket.as_ref().map(TargetSocket::known_path);
+        let known = found.is_ok().then(|| self.socket.as_ref().map(TargetSocket::known_path));
+        *lock(&self.shared.path) = known.flatten();
         self.tell(found.err());
     }
 
