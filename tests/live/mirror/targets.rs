@@ -250,8 +250,7 @@ fn a_target_that_takes_nothing_costs_copies_and_no_counts() {
     let dir = Dir::new();
     let daemon = start("pcap", &net, &dir, ALL);
     let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
-    // More than the queue and the socket take together.
-    net.send(60_000, 0);
+    overwhelm(&net, &dir);
     let status = status(&dir);
     let skipped = &status["mirror"]["sessions"][0]["ingress"]["skipped"];
     // Which of both is full first is the kernel's affair.
@@ -277,6 +276,12 @@ fn stall(net: &Net) -> bool {
     is_stalled
 }
 
+/// Sends more than queue and socket of a stalled way take together, and waits until the tap has shown all of it.
+fn overwhelm(net: &Net, dir: &Dir) {
+    net.send(60_000, 0);
+    assert!(comes_true(|| read_ledger(&status(dir)).matched.0 == 60_000), "{}", status(dir));
+}
+
 /// The queue and the socket are full, and would be for minutes.
 #[test]
 fn a_run_ends_in_time_though_a_target_takes_nothing() {
@@ -287,9 +292,7 @@ fn a_run_ends_in_time_though_a_target_takes_nothing() {
     let dir = Dir::new();
     let daemon = start("pcap", &net, &dir, ALL);
     let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
-    net.send(60_000, 0);
-    // What the tap has still to show.
-    assert!(comes_true(|| read_ledger(&status(&dir)).matched.0 == 60_000));
+    overwhelm(&net, &dir);
     let (before, began) = (net.kernel_packets(), now());
     // It checks that the end is a good one, and that all rows are there.
     let records = daemon.finish();
