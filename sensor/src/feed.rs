@@ -173,6 +173,7 @@ impl Planner {
             let window = self.windows.admit(first.time, &mut closed);
             self.close(worker, &mut closed, plan);
             let rest = block.frames.get(start..).unwrap_or_default();
+            // At least itself: a plan comes to its end.
             let same = rest.iter().take_while(|frame| self.windows.holds(&window, frame.time)).count().max(1);
             plan.push(Step::Observe { frames: start..start + same, window });
             start += same;

@@ -243,10 +243,7 @@ fn what_a_full_queue_behind_the_tunnel_device_drops_is_told() {
 /// M9: the way out takes eight kilobytes a second, so the socket is full, then the queue.
 #[test]
 fn a_target_that_takes_nothing_costs_copies_and_no_counts() {
-    let Some((net, collector)) = Collector::new(1600) else { return };
-    if !stall(&net) {
-        return;
-    }
+    let Some((net, collector)) = stalled() else { return };
     let dir = Dir::new();
     let daemon = start("pcap", &net, &dir, ALL);
     let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
@@ -265,15 +262,17 @@ fn a_target_that_takes_nothing_costs_copies_and_no_counts() {
     assert_eq!((records.sum("dstport=5000").0, records.sum("").0), (60_000, before));
 }
 
-/// Has the way out take eight kilobytes a second, and queue no end of them; `false`, aloud, where that can't be had.
-fn stall(net: &Net) -> bool {
+/// A way to the collector that takes eight kilobytes a second, and queues no end of them; `None`, aloud, where that can't be
+/// had.
+fn stalled() -> Option<(Net, Collector)> {
+    let (net, collector) = Collector::new(1600)?;
     let slow = "qdisc replace dev out0 root tbf rate 64kbit burst 3000 limit 50000000";
     let slow: Vec<_> = slow.split(' ').collect();
     let is_stalled = namespaced(&net.near, "tc", &slow).status().is_ok_and(|status| status.success());
     if !is_stalled {
         eprintln!("skipped: needs `tc` and tbf");
     }
-    is_stalled
+    is_stalled.then_some((net, collector))
 }
 
 /// Sends more than queue and socket of a stalled way take together, and waits until the tap has shown all of it.
@@ -285,10 +284,7 @@ fn overwhelm(net: &Net, dir: &Dir) {
 /// The queue and the socket are full, and would be for minutes.
 #[test]
 fn a_run_ends_in_time_though_a_target_takes_nothing() {
-    let Some((net, collector)) = Collector::new(1600) else { return };
-    if !stall(&net) {
-        return;
-    }
+    let Some((net, collector)) = stalled() else { return };
     let dir = Dir::new();
     let daemon = start("pcap", &net, &dir, ALL);
     let _listeners = (net.listener(), hear(&collector.namespace, &[4789]));
@@ -315,10 +311,7 @@ fn now() -> Instant {
 /// A session with two targets: one takes nothing, the other everything, in order, whatever the first does to a reload.
 #[test]
 fn a_target_that_takes_nothing_does_not_hold_up_a_reload_and_the_others() {
-    let Some((net, collector)) = Collector::new(1600) else { return };
-    if !stall(&net) {
-        return;
-    }
+    let Some((net, collector)) = stalled() else { return };
     let (near, namespace) = (&*net.near, &*collector.namespace);
     let cable = format!("link add out1 netns {near} mtu 1600 type veth peer name ids1 netns {namespace} mtu 1600");
     must("ip", &cable.split(' ').collect::<Vec<_>>());
