@@ -1,7 +1,7 @@
 //! Several targets, GENEVE, and frames cut to a length.
 
 use super::{
-    super::{CopyOutcome, KernelMirrorError, MirrorSizes, TunnelError},
+    super::{CopyOutcome, KernelMirrorError, MirrorSizes, Notice, TunnelError},
     KernelMirror, filter,
     frames::{Outer, Packet, udp},
     frames_of, mirrored,
@@ -174,4 +174,44 @@ fn every_wire_frame_of_a_super_packet_is_cut_to_the_packet_length() {
     cut.packet_length = Some("128".parse().unwrap());
     let refused = KernelMirror::new(plan(vec![target("ids", COLLECTOR_V6)], vec![cut]), &MirrorSizes::default());
     assert!(matches!(refused, Err(KernelMirrorError::CutOverV6 { .. })));
+}
+
+/// As where the route moves to a device of PPP, whose frames nobody here knows to cut.
+#[test]
+fn copies_that_cannot_be_cut_are_skipped_until_they_can() {
+    // `TUNSETIFF` with `IFF_TUN | IFF_NO_PI`, and `TUNSETLINK` with `ARPHRD_PPP` (linux/if_tun.h, linux/if_arp.h).
+    const MAKE_PPP: &str = "import fcntl, struct\nf = open('/dev/net/tun', 'rb+', buffering=0)\n\
+        fcntl.ioctl(f, 0x400454ca, struct.pack('16sH22x', b'ppp9', 0x1001)); fcntl.ioctl(f, 0x400454cd, 512)\n";
+    let Some(net) = Net::join() else { return };
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        eprintln!("skipped: no /dev/net/tun");
+        return;
+    }
+    let mut cut = session(1, TAP, &filter(&[protocol("udp")]));
+    cut.packet_length = Some("64".parse().unwrap());
+    let Some(mut mirror) = mirrored(plan(vec![target("ids", COLLECTOR_V4)], vec![cut]), TAP) else { return };
+    assert_eq!(mirror.tend().unwrap(), []);
+    ip("tuntap add mode tun name ppp9");
+    let made = std::process::Command::new("python3").args(["-c", MAKE_PPP]).status().unwrap();
+    assert!(made.success());
+    for command in ["addr add 10.88.0.1/24 dev ppp9", "link set ppp9 up", "route add 10.83.0.2/32 dev ppp9"] {
+        ip(command);
+    }
+    let notices = mirror.tend().unwrap();
+    assert!(matches!(&notices[..], [Notice::NotCut { cause }] if cause.contains("ppp9")), "{notices:?}");
+    assert_eq!(mirror.tend().unwrap(), [], "it is told once");
+    let sent = || {
+        let frame = udp("10.81.0.2:5000", "10.81.0.1:6000", None, &[1; 100]);
+        net.client.run(move || send(CLIENT, &vec![frame; 10]));
+    };
+    sent();
+    assert_eq!((frames_of(&mirror), outcome(&mirror, CopyOutcome::NoDevice)), ((10, 0, 10), 10));
+    ip("route del 10.83.0.2/32 dev ppp9");
+    assert_eq!(mirror.tend().unwrap(), []);
+    let ((), received) = net.collector.capture(COLLECTOR, sent);
+    assert_eq!(
+        received.iter().filter_map(|frame| Outer::read(frame)).filter(|copy| copy.inner.len() == 64).count(),
+        10
+    );
+    assert_eq!((frames_of(&mirror), outcome(&mirror, CopyOutcome::Cut)), ((20, 10, 10), 10));
 }
